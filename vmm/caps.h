@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What this host's KVM really does, found by running tiny guests (never assumed from its name). The
+ * machine picks its mechanisms from this; `hindsight doctor` prints it.
+ */
+#ifndef VMM_CAPS_H
+#define VMM_CAPS_H
+
+#include "base/err.h"
+#include "base/types.h"
+
+/* What a guest's INT3 at CPL0 comes back as, with KVM_GUESTDBG_USE_SW_BP. */
+enum int3_exit {
+	INT3_LOST,     /* goes to the guest's IDT: unusable as a breakpoint */
+	INT3_DEBUG,    /* KVM_EXIT_DEBUG */
+	INT3_EMULATION /* KVM_EXIT_INTERNAL_ERROR suberror 1, RIP on the 0xcc */
+};
+
+/* What a store to a page that is not writable comes back as. */
+enum write_trap {
+	WRITE_TRAP_NONE,  /* lost, or applied all the same */
+	WRITE_TRAP_MMIO,  /* KVM_EXIT_MMIO with the data; not applied */
+	WRITE_TRAP_EFAULT /* KVM_RUN fails with EFAULT, RIP on the instruction */
+};
+
+/* Instructions that an emulating KVM is known to refuse at CPL0: bits of host_caps.gaps. */
+enum emulation_gap {
+	GAP_CMPXCHG16B,
+	GAP_FWAIT,
+	GAP_LDMXCSR,
+	GAP_MOVD_XMM,
+	GAP_CLAC,
+	GAP_XGETBV,
+	GAP_XSAVE,
+	GAP_RDTSCP,
+	GAP_INT_N,
+	GAP_SSE_ARITH,
+	GAP_AVX,
+	GAP_COUNT
+};
+
+struct host_caps {
+	char kernel[96];          /* uname release */
+	char cpu[64];             /* CPUID brand string */
+	int kvm_api;
+	/* clocks */
+	bool has_stats_fd;
+	bool emul_clock;          /* insn_emulation counts every CPL0 instruction, exactly, also under kicks */
+	bool emul_clock_cpl3;     /* and those at CPL3 */
+	bool pmu;                 /* perf_event_open can count guest branches */
+	/* stepping and breakpoints; [0] at CPL0, [1] at CPL3 */
+	bool step[2];
+	bool hw_breakpoint[2];
+	bool hw_breakpoint_rehits; /* RF is not set after a hit: disarm for one step */
+	enum int3_exit int3[2];
+	bool hlt_breakpoint;       /* a planted HLT exits at CPL0 (true on every known KVM) */
+	bool data_breakpoint;
+	bool step_leaks_tf;        /* PUSHF under single-step stores TF */
+	bool window_exact;         /* interrupt window opens at the first possible instruction */
+	/* CPU model */
+	bool cpuid_honoured[2];    /* KVM_SET_CPUID2 decides what CPUID answers; [cpl] */
+	bool rdtsc_traps;          /* CR4.TSD makes RDTSC at CPL3 fault */
+	bool syscall_works;        /* SYSCALL at CPL3 really enters CPL0 */
+	bool msr_filter;
+	bool sync_regs;            /* REGS, SREGS and EVENTS */
+	bool in_sync_eax_lost;     /* EAX set by sync regs before an IN completes is lost */
+	/* memory */
+	enum write_trap ro_slot[2];
+	enum write_trap mprotect_store[2];
+	bool dirty_log;
+	bool dirty_ring;
+	uint32_t gaps;             /* bit set: (1u << enum emulation_gap) fails at CPL0 */
+	/* cost, median ns */
+	uint32_t ns_exit, ns_ioctl, ns_step, ns_instruction_cpl0;
+};
+
+/*
+ * Run the probes. full: all of them (doctor); otherwise only those the machine's strategies need
+ * (record and replay call it at each start; it must stay below about 50 ms on any host).
+ * Fails with -ENOENT (no /dev/kvm), -EACCES (no permission), -ENOTSUP (API too old or something
+ * indispensable missing); the sentence says what to do.
+ */
+int host_probe(struct host_caps *caps, bool full, struct err *err);
+
+const char *emulation_gap_name(enum emulation_gap gap);
+
+#endif

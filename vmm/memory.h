@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Guest RAM: one memfd per slot, mapped into this process and given to KVM. Dirty pages are KVM's
+ * dirty log or'ed with our own writes. The digest of memory is kept incrementally: the sum of one
+ * hash per page, so its cost is proportional to what was written since the last one.
+ */
+#ifndef VMM_MEMORY_H
+#define VMM_MEMORY_H
+
+#include "base/err.h"
+#include "base/types.h"
+
+struct memory;
+
+#define MEMORY_MIN (1ull << 20)
+#define MEMORY_MAX (64ull << 30)
+/* RAM that does not fit below this address continues at 4 GiB (as on a PC, room for MMIO). */
+#define MEMORY_LOW_MAX 0xc0000000ull
+
+/* size: bytes, a multiple of PAGE_SIZE within MEMORY_MIN..MEMORY_MAX. vm_fd may be -1: RAM without
+ * a VM, for loaders' tests. track_dirty: needed for memory_digest. */
+int memory_create(struct memory **mem, int vm_fd, uint64_t size, bool track_dirty, struct err *err);
+void memory_destroy(struct memory *mem);
+uint64_t memory_size(const struct memory *mem);
+
+/* Pointer to [gpa, gpa+len) if all of it is RAM of one slot, else NULL. For reading. */
+const void *memory_at(const struct memory *mem, gpa_t gpa, uint64_t len);
+/* As memory_at, for writing: the pages are marked dirty. Also the one way for devices to do DMA. */
+void *memory_at_dirty(struct memory *mem, gpa_t gpa, uint64_t len);
+/* Copy from or to RAM across pages and slots. -EFAULT if any byte is not RAM; nothing is written
+ * then. */
+int memory_read(const struct memory *mem, gpa_t gpa, void *out, uint64_t len);
+int memory_write(struct memory *mem, gpa_t gpa, const void *data, uint64_t len);
+
+/* Digest of all RAM; all bytes, whoever wrote them. */
+int memory_digest(struct memory *mem, uint64_t *digest, struct err *err);
+/* Compare two memories of equal size byte by byte. Returns true and the first differing address. */
+bool memory_first_difference(const struct memory *a, const struct memory *b, gpa_t *where);
+
+/*
+ * Write watch over the pages that hold [gpa, gpa+len): guest stores there come back as
+ * KVM_EXIT_MMIO and are applied by memory_watched_store. One watch at a time. -EFAULT if not RAM.
+ */
+int memory_watch(struct memory *mem, gpa_t gpa, uint64_t len, struct err *err);
+int memory_unwatch(struct memory *mem, struct err *err);
+/* If [gpa, gpa+len) lies in watched pages, do the store and return true. `old` receives the bytes
+ * that were there (len <= 8). */
+bool memory_watched_store(struct memory *mem, gpa_t gpa, const void *data, unsigned len, void *old);
+
+#endif

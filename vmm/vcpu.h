@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * One virtual CPU: entering the guest, and making what comes back mean the same on every host. The quirks of
+ * a host (emulation failures, SYSCALL that does not switch, breakpoints that hit again) end here; above this
+ * header an exit is one of enum vcpu_stop.
+ */
+#ifndef VMM_VCPU_H
+#define VMM_VCPU_H
+
+#include "base/err.h"
+#include "vmm/caps.h"
+#include "vmm/memory.h"
+#include "vmm/walk.h"
+
+#include <linux/kvm.h>
+#include <signal.h>
+
+#define VCPU_ASSISTS_MAX 16
+
+struct vcpu {
+	/* Set once. */
+	int fd;
+	int stats_fd;            /* -1 if none */
+	uint64_t clock_offset;   /* of insn_emulation in stats_fd */
+	struct kvm_run *run;
+	size_t run_size;
+	const struct host_caps *caps;
+	struct memory *mem;
+
+	/* Valid after every vcpu_run. Change through vcpu_regs_mut. */
+	bool regs_dirty;         /* run->s.regs.regs must go back into KVM */
+	bool completion_pending; /* an IN, MMIO load or MSR access waits for re-entry */
+
+	/* Debug state as armed in KVM, to spare the ioctl when nothing changes. */
+	struct kvm_guest_debug armed;
+	bool armed_stale;        /* must be set again before the next entry */
+
+	/* SYSCALL repair (hosts where !caps->syscall_works). */
+	bool syscall_repair;     /* the guest has enabled EFER.SCE */
+	gva_t pf_entry;          /* its #PF handler, from IDT[14] */
+
+	uint64_t assists[VCPU_ASSISTS_MAX]; /* by enum assist_kind */
+	uint64_t syscalls_repaired;
+	uint64_t entries;        /* KVM_RUN calls */
+};
+
+/* Why vcpu_run came back. */
+enum vcpu_stop {
+	VCPU_BOUNDARY, /* the guest caused it: run->exit_reason is IO, MMIO, HLT, X86_RDMSR/WRMSR or
+			  SHUTDOWN */
+	VCPU_KICK,     /* a signal; nothing happened to the guest */
+	VCPU_STEP,     /* one instruction done (or, for string instructions, some iterations) */
+	VCPU_BREAK,    /* about to execute the instruction at the breakpoint */
+	VCPU_WINDOW    /* interrupt window open */
+};
+
+struct vcpu_request {
+	bool step;            /* stop after one instruction */
+	bool window;          /* stop when an interrupt can be injected */
+	bool has_breakpoint;
+	gva_t breakpoint;     /* stop before executing this address; may equal RIP: then the next time */
+};
+
+int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *caps,
+		struct memory *mem, struct err *err);
+void vcpu_destroy(struct vcpu *v);
+
+/* Enter the guest until one of the above. */
+int vcpu_run(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *stop, struct err *err);
+/* Let a pending IN, MMIO or MSR access take effect without executing anything further. */
+int vcpu_complete(struct vcpu *v, struct err *err);
+/* Make a running or about-to-run vcpu_run come back with VCPU_KICK; async-signal-safe. */
+void vcpu_kick(struct vcpu *v);
+
+/* General registers, valid whenever the guest is not running. */
+static inline const struct kvm_regs *vcpu_regs(const struct vcpu *v)
+{
+	return &v->run->s.regs.regs;
+}
+
+static inline struct kvm_regs *vcpu_regs_mut(struct vcpu *v)
+{
+	v->regs_dirty = true;
+	return &v->run->s.regs.regs;
+}
+
+int vcpu_get_sregs(const struct vcpu *v, struct kvm_sregs *sregs, struct err *err);
+int vcpu_set_sregs(struct vcpu *v, const struct kvm_sregs *sregs, struct err *err);
+/* Queue an exception for the next entry; RIP must be right for its kind (fault: on it; trap: past). */
+int vcpu_inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t error,
+			  struct err *err);
+/* An external interrupt can be taken before the next instruction. */
+static inline bool vcpu_interruptible(const struct vcpu *v)
+{
+	return v->run->ready_for_interrupt_injection && v->run->if_flag;
+}
+int vcpu_interrupt(struct vcpu *v, uint8_t vector, struct err *err);
+/* Nothing is half-done: no shadow after STI or MOV SS, no event being delivered. */
+int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err);
+
+/* Instructions counted since the vCPU was made; 0 where the host has no such count. */
+uint64_t vcpu_clock(const struct vcpu *v);
+
+/* Privilege level 0-3 (from SS.DPL). */
+int vcpu_cpl(const struct vcpu *v, struct err *err);
+
+/* Visit registers, system registers, x87/SSE/AVX, MSRs, debug registers and pending events. */
+int vcpu_walk(struct vcpu *v, struct walker *w, struct err *err);
+
+#endif
