@@ -40,36 +40,37 @@ enum emulation_gap {
 };
 
 struct host_caps {
-	char kernel[96];          /* uname release */
-	char cpu[64];             /* CPUID brand string */
+	char kernel[96]; /* uname release */
+	char cpu[64];	 /* CPUID brand string */
 	int kvm_api;
 	/* clocks */
 	bool has_stats_fd;
-	bool emul_clock;          /* insn_emulation counts every CPL0 instruction, exactly, also under kicks */
-	bool emul_clock_cpl3;     /* and those at CPL3 */
-	bool pmu;                 /* perf_event_open can count guest branches */
+	bool emul_clock; /* insn_emulation counts every CPL0 instruction, exactly, also under kicks
+			  */
+	bool emul_clock_cpl3; /* and those at CPL3 */
+	bool pmu;	      /* perf_event_open can count guest branches */
 	/* stepping and breakpoints; [0] at CPL0, [1] at CPL3 */
 	bool step[2];
 	bool hw_breakpoint[2];
 	bool hw_breakpoint_rehits; /* RF is not set after a hit: disarm for one step */
 	enum int3_exit int3[2];
-	bool hlt_breakpoint;       /* a planted HLT exits at CPL0 (true on every known KVM) */
+	bool hlt_breakpoint; /* a planted HLT exits at CPL0 (true on every known KVM) */
 	bool data_breakpoint;
-	bool step_leaks_tf;        /* PUSHF under single-step stores TF */
-	bool window_exact;         /* interrupt window opens at the first possible instruction */
+	bool step_leaks_tf; /* PUSHF under single-step stores TF */
+	bool window_exact;  /* interrupt window opens at the first possible instruction */
 	/* CPU model */
-	bool cpuid_honoured[2];    /* KVM_SET_CPUID2 decides what CPUID answers; [cpl] */
-	bool rdtsc_traps;          /* CR4.TSD makes RDTSC at CPL3 fault */
-	bool syscall_works;        /* SYSCALL at CPL3 really enters CPL0 */
+	bool cpuid_honoured[2]; /* KVM_SET_CPUID2 decides what CPUID answers; [cpl] */
+	bool rdtsc_traps;	/* CR4.TSD makes RDTSC at CPL3 fault */
+	bool syscall_works;	/* SYSCALL at CPL3 really enters CPL0 */
 	bool msr_filter;
-	bool sync_regs;            /* REGS, SREGS and EVENTS */
-	bool in_sync_eax_lost;     /* EAX set by sync regs before an IN completes is lost */
+	bool sync_regs;	       /* REGS, SREGS and EVENTS */
+	bool in_sync_eax_lost; /* EAX set by sync regs before an IN completes is lost */
 	/* memory */
 	enum write_trap ro_slot[2];
 	enum write_trap mprotect_store[2];
 	bool dirty_log;
 	bool dirty_ring;
-	uint32_t gaps;             /* bit set: (1u << enum emulation_gap) fails at CPL0 */
+	uint32_t gaps; /* bit set: (1u << enum emulation_gap) fails at CPL0 */
 	/* cost, median ns */
 	uint32_t ns_exit, ns_ioctl, ns_step, ns_instruction_cpl0;
 };
@@ -83,5 +84,37 @@ struct host_caps {
 int host_probe(struct host_caps *caps, bool full, struct err *err);
 
 const char *emulation_gap_name(enum emulation_gap gap);
+
+/*
+ * The choice of mechanisms: pure functions of what was found, so that the machine, doctor and the
+ * tests cannot disagree about it.
+ */
+
+/* How execution is stopped at an address of the guest kernel (CPL0). */
+enum bp_mechanism {
+	BP_NONE, /* this host has no way: reported by doctor as not usable */
+	BP_HW,	 /* DR0-3 by KVM_SET_GUEST_DEBUG: four at a time, nothing planted in memory */
+	BP_INT3, /* planted 0xcc; host_caps.int3[0] says what the hit looks like */
+	BP_HLT	 /* planted 0xf4: KVM_EXIT_HLT with RIP just past it; CPL0 only */
+};
+
+/* The mechanism for the first few addresses (BP_HW, where there is one, else
+ * caps_breakpoint_planted). */
+enum bp_mechanism caps_breakpoint(const struct host_caps *caps);
+
+/* The mechanism for any number of addresses: BP_INT3, BP_HLT or BP_NONE. */
+enum bp_mechanism caps_breakpoint_planted(const struct host_caps *caps);
+
+/*
+ * True: the first place with IF=1 is found by request_interrupt_window. False: by single steps,
+ * because the window opens late or at a place that varies.
+ */
+bool caps_use_window(const struct host_caps *caps);
+
+/* True: positions between boundaries carry a reading of an exact clock; false: state landmarks. */
+bool caps_has_clock(const struct host_caps *caps);
+
+/* "hw", "int3", "hlt", "none". */
+const char *bp_mechanism_name(enum bp_mechanism mechanism);
 
 #endif
