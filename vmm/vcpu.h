@@ -20,28 +20,32 @@
 struct vcpu {
 	/* Set once. */
 	int fd;
-	int stats_fd;            /* -1 if none */
-	uint64_t clock_offset;   /* of insn_emulation in stats_fd */
+	int stats_fd;          /* -1 if none */
+	uint64_t clock_offset; /* of insn_emulation in stats_fd */
 	struct kvm_run *run;
 	size_t run_size;
 	const struct host_caps *caps;
 	struct memory *mem;
 
-	/* Valid after every vcpu_run. Change through vcpu_regs_mut. */
 	bool regs_dirty;         /* run->s.regs.regs must go back into KVM */
-	bool completion_pending; /* an IN, MMIO load or MSR access waits for re-entry */
+	bool completion_pending; /* an I/O, MMIO or MSR access waits for re-entry */
+	bool exit_stashed;       /* completing one access gave the next exit (string I/O, split MMIO) */
+	bool sregs_synced;       /* run->s.regs.sregs is current */
+	bool event_queued;       /* an interrupt or exception is to be delivered at the next entry */
+	uint8_t event_vector;
+	volatile sig_atomic_t kicked;
 
 	/* Debug state as armed in KVM, to spare the ioctl when nothing changes. */
 	struct kvm_guest_debug armed;
-	bool armed_stale;        /* must be set again before the next entry */
+	bool armed_stale; /* must be set again before a step */
 
 	/* SYSCALL repair (hosts where !caps->syscall_works). */
-	bool syscall_repair;     /* the guest has enabled EFER.SCE */
-	gva_t pf_entry;          /* its #PF handler, from IDT[14] */
+	bool syscall_repair; /* the guest has enabled EFER.SCE */
+	gva_t pf_entry;      /* its #PF handler, from IDT[14] */
 
 	uint64_t assists[VCPU_ASSISTS_MAX]; /* by enum assist_kind */
 	uint64_t syscalls_repaired;
-	uint64_t entries;        /* KVM_RUN calls */
+	uint64_t entries; /* KVM_RUN calls */
 };
 
 /* Why vcpu_run came back. */

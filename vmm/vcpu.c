@@ -1,0 +1,648 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "vmm/vcpu.h"
+
+#include "vmm/assist.h"
+#include "vmm/cpuid.h"
+#include "vmm/paging.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define RFLAGS_TF (1u << 8)
+#define RFLAGS_IF (1u << 9)
+#define EFER_SCE 1u
+#define DR6_BS (1u << 14)
+/* DR7: bit 10 is always one; G0 and G1 enable execution breakpoints 0 and 1 (SDM 3B 18.2.4). */
+#define DR7_ONE (1u << 10)
+#define DR7_G0 (1u << 1)
+#define DR7_G1 (1u << 3)
+#define MSR_STAR 0xc0000081u
+#define MSR_LSTAR 0xc0000082u
+/* Page-fault error code: user mode, instruction fetch (SDM 3A 4.7). */
+#define PF_USER_FETCH 0x14u
+
+/* Find the statistic by name: its place differs between kernels (Documentation/virt/kvm/api.rst,
+ * KVM_GET_STATS_FD). Leaves stats_fd at -1 if there is none. */
+static void open_clock(struct vcpu *v)
+{
+	struct kvm_stats_header header;
+	int fd = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
+
+	if (fd < 0)
+		return;
+	if (pread(fd, &header, sizeof(header), 0) != sizeof(header) || header.name_size > 256)
+		goto none;
+	for (uint32_t i = 0; i < header.num_desc; i++) {
+		size_t size = sizeof(struct kvm_stats_desc) + header.name_size;
+		_Alignas(struct kvm_stats_desc) char raw[sizeof(struct kvm_stats_desc) + 257] = {0};
+		const struct kvm_stats_desc *desc = (const void *)raw;
+
+		if (pread(fd, raw, size, (off_t)(header.desc_offset + i * size)) != (ssize_t)size)
+			goto none;
+		if (strcmp(desc->name, "insn_emulation") == 0) {
+			v->stats_fd = fd;
+			v->clock_offset = header.data_offset + desc->offset;
+			return;
+		}
+	}
+none:
+	close(fd);
+}
+
+int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *caps,
+		struct memory *mem, struct err *err)
+{
+	int size = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	int rc;
+
+	*v = (struct vcpu){.fd = -1, .stats_fd = -1, .caps = caps, .mem = mem};
+	if (size < (int)sizeof(struct kvm_run))
+		return err_sys(err, errno, "KVM gives no size for its run area");
+	v->fd = ioctl(vm_fd, KVM_CREATE_VCPU, 0);
+	if (v->fd < 0)
+		return err_sys(err, errno, "cannot create a virtual CPU");
+	v->run_size = (size_t)size;
+	v->run = mmap(NULL, v->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+	if (v->run == MAP_FAILED) {
+		v->run = NULL;
+		rc = err_sys(err, errno, "cannot map the virtual CPU's run area");
+		goto fail;
+	}
+	rc = cpuid_set(v->fd, err);
+	if (rc < 0)
+		goto fail;
+	if (caps->has_stats_fd)
+		open_clock(v);
+	return 0;
+fail:
+	vcpu_destroy(v);
+	return rc;
+}
+
+void vcpu_destroy(struct vcpu *v)
+{
+	if (v->run)
+		munmap(v->run, v->run_size);
+	if (v->stats_fd >= 0)
+		close(v->stats_fd);
+	if (v->fd >= 0)
+		close(v->fd);
+	*v = (struct vcpu){.fd = -1, .stats_fd = -1};
+}
+
+void vcpu_kick(struct vcpu *v)
+{
+	v->kicked = 1;
+	v->run->immediate_exit = 1;
+}
+
+uint64_t vcpu_clock(const struct vcpu *v)
+{
+	uint64_t count = 0;
+
+	if (v->stats_fd < 0 ||
+	    pread(v->stats_fd, &count, sizeof(count), (off_t)v->clock_offset) != sizeof(count))
+		return 0;
+	return count;
+}
+
+int vcpu_get_sregs(const struct vcpu *v, struct kvm_sregs *sregs, struct err *err)
+{
+	if (v->sregs_synced) {
+		*sregs = v->run->s.regs.sregs;
+		return 0;
+	}
+	if (ioctl(v->fd, KVM_GET_SREGS, sregs) < 0)
+		return err_sys(err, errno, "cannot read the system registers");
+	return 0;
+}
+
+int vcpu_set_sregs(struct vcpu *v, const struct kvm_sregs *sregs, struct err *err)
+{
+	v->sregs_synced = false;
+	v->armed_stale = true;
+	if (ioctl(v->fd, KVM_SET_SREGS, sregs) < 0)
+		return err_sys(err, errno, "cannot set the system registers");
+	return 0;
+}
+
+int vcpu_cpl(const struct vcpu *v, struct err *err)
+{
+	struct kvm_sregs sregs;
+	int rc = vcpu_get_sregs(v, &sregs, err);
+
+	return rc < 0 ? rc : sregs.ss.dpl;
+}
+
+int vcpu_interrupt(struct vcpu *v, uint8_t vector, struct err *err)
+{
+	struct kvm_interrupt irq = {.irq = vector};
+
+	if (ioctl(v->fd, KVM_INTERRUPT, &irq) < 0)
+		return err_sys(err, errno, "cannot inject interrupt %u", vector);
+	v->event_queued = true;
+	v->event_vector = vector;
+	return 0;
+}
+
+int vcpu_inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t error,
+			  struct err *err)
+{
+	struct kvm_vcpu_events events;
+
+	/* SET_REGS drops a pending exception, so the registers go first. */
+	if (v->regs_dirty) {
+		if (ioctl(v->fd, KVM_SET_REGS, &v->run->s.regs.regs) < 0)
+			return err_sys(err, errno, "cannot set the registers");
+		v->regs_dirty = false;
+		v->armed_stale = true;
+	}
+	if (ioctl(v->fd, KVM_GET_VCPU_EVENTS, &events) < 0)
+		return err_sys(err, errno, "cannot read pending events");
+	events.exception.injected = 1;
+	events.exception.nr = vector;
+	events.exception.has_error_code = has_error;
+	events.exception.error_code = error;
+	events.flags = 0;
+	if (ioctl(v->fd, KVM_SET_VCPU_EVENTS, &events) < 0)
+		return err_sys(err, errno, "cannot inject exception %u", vector);
+	v->event_queued = true;
+	v->event_vector = vector;
+	return 0;
+}
+
+int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err)
+{
+	struct kvm_vcpu_events e;
+
+	if (ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e) < 0)
+		return err_sys(err, errno, "cannot read pending events");
+	*clean = !v->event_queued && !v->exit_stashed && !e.exception.injected &&
+		 !e.exception.pending && !e.interrupt.injected && !e.interrupt.shadow &&
+		 !e.nmi.injected && !e.nmi.pending;
+	return 0;
+}
+
+/* Linear address of an IDT gate's handler (SDM 3A 6.14.1); false if it cannot be read. */
+static bool gate_target(struct vcpu *v, const struct kvm_sregs *sregs, unsigned vector, gva_t *entry)
+{
+	uint8_t gate[16] = {0};
+	size_t size = sregs->efer & (1u << 10) ? 16 : 8;
+
+	if ((vector + 1) * size - 1 > sregs->idt.limit ||
+	    paging_read(v->mem, sregs, GVA(sregs->idt.base + vector * size), gate, size) < 0)
+		return false;
+	entry->v = (uint64_t)gate[0] | (uint64_t)gate[1] << 8 | (uint64_t)gate[6] << 16 |
+		   (uint64_t)gate[7] << 24;
+	for (unsigned i = 0; i < 4 && size == 16; i++)
+		entry->v |= (uint64_t)gate[8 + i] << (32 + 8 * i);
+	return (gate[5] & 0x80) != 0;
+}
+
+/* Follow the guest's EFER.SCE and IDT[14]; both may change between any two exits. */
+static void update_syscall_repair(struct vcpu *v)
+{
+	const struct kvm_sregs *sregs = &v->run->s.regs.sregs;
+
+	v->syscall_repair =
+		(sregs->efer & EFER_SCE) && gate_target(v, sregs, 14, &v->pf_entry);
+}
+
+/*
+ * At the guest's #PF entry: if this is a SYSCALL that set RIP, RCX, R11 and RFLAGS but stayed at CPL3 (so that
+ * the fetch at LSTAR faulted), take the frame back and enter LSTAR at CPL0. A jump of user code to LSTAR
+ * has IF set and stays a fault.
+ */
+static int try_syscall_repair(struct vcpu *v, bool *repaired, struct err *err)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry[2];
+	} msrs = {.head.nmsrs = 2, .entry = {{.index = MSR_STAR}, {.index = MSR_LSTAR}}};
+	uint64_t frame[6]; /* error code, RIP, CS, RFLAGS, RSP, SS */
+	struct kvm_sregs sregs;
+	struct kvm_regs *regs;
+	uint16_t cs;
+	int rc;
+
+	*repaired = false;
+	rc = vcpu_get_sregs(v, &sregs, err);
+	if (rc < 0)
+		return rc;
+	if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) < 0 ||
+	    (frame[0] & PF_USER_FETCH) != PF_USER_FETCH || (frame[2] & 3) != 3 ||
+	    (frame[3] & RFLAGS_IF))
+		return 0;
+	if (ioctl(v->fd, KVM_GET_MSRS, &msrs) != 2)
+		return err_sys(err, errno, "cannot read the SYSCALL registers");
+	if (frame[1] != msrs.entry[1].data)
+		return 0;
+	cs = (uint16_t)((msrs.entry[0].data >> 32) & 0xfffc);
+	sregs.cs = (struct kvm_segment){.limit = 0xffffffff, .selector = cs, .type = 11,
+					.present = 1, .s = 1, .l = 1, .g = 1};
+	sregs.ss = (struct kvm_segment){.limit = 0xffffffff, .selector = (uint16_t)(cs + 8),
+					.type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
+	rc = vcpu_set_sregs(v, &sregs, err);
+	if (rc < 0)
+		return rc;
+	regs = vcpu_regs_mut(v);
+	regs->rip = frame[1];
+	regs->rflags = frame[3];
+	regs->rsp = frame[4];
+	v->syscalls_repaired++;
+	*repaired = true;
+	return 0;
+}
+
+static int set_debug(struct vcpu *v, const struct kvm_guest_debug *want, struct err *err)
+{
+	bool same = memcmp(want, &v->armed, sizeof(*want)) == 0;
+
+	/* KVM re-applies TF only at the RIP it saw when stepping was armed, so after anything else
+	 * than a completed step it must be armed again (x86 kvm_set_rflags, singlestep_rip). */
+	if (same && !(v->armed_stale && (want->control & KVM_GUESTDBG_SINGLESTEP)))
+		return 0;
+	if (v->regs_dirty) {
+		if (ioctl(v->fd, KVM_SET_REGS, &v->run->s.regs.regs) < 0)
+			return err_sys(err, errno, "cannot set the registers");
+		v->regs_dirty = false;
+	}
+	if (ioctl(v->fd, KVM_SET_GUEST_DEBUG, want) < 0)
+		return err_sys(err, errno, "KVM refuses single-stepping or breakpoints");
+	v->armed = *want;
+	v->armed_stale = false;
+	return 0;
+}
+
+/* One KVM_RUN. Returns 1 if an exit came, 0 on a kick. */
+static int enter(struct vcpu *v, struct err *err)
+{
+	struct kvm_run *run = v->run;
+	int rc;
+
+	if (v->exit_stashed) {
+		v->exit_stashed = false;
+		return 1;
+	}
+	run->kvm_valid_regs = KVM_SYNC_X86_REGS;
+	if (!v->caps->syscall_works)
+		run->kvm_valid_regs |= KVM_SYNC_X86_SREGS;
+	if (v->event_queued)
+		run->kvm_valid_regs |= KVM_SYNC_X86_EVENTS;
+	run->kvm_dirty_regs = v->regs_dirty ? KVM_SYNC_X86_REGS : 0;
+	if (v->regs_dirty)
+		v->armed_stale = true;
+	v->regs_dirty = false;
+	if (v->kicked)
+		run->immediate_exit = 1;
+	v->entries++;
+	rc = ioctl(v->fd, KVM_RUN, 0);
+	v->completion_pending = false;
+	v->sregs_synced = (run->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
+	if (v->sregs_synced)
+		update_syscall_repair(v);
+	if (rc < 0 && errno != EINTR && errno != EAGAIN) {
+		if (errno == EFAULT)
+			return err_set(err, EFAULT,
+				       "the guest at 0x%llx touched memory that the host could not provide",
+				       run->s.regs.regs.rip);
+		return err_sys(err, errno, "KVM cannot run the guest");
+	}
+	if (v->event_queued) {
+		const struct kvm_vcpu_events *e = &run->s.regs.events;
+
+		if (rc == 0 || (!e->interrupt.injected && !e->exception.injected &&
+				!e->exception.pending))
+			v->event_queued = false;
+	}
+	if (rc < 0) {
+		v->kicked = 0;
+		run->immediate_exit = 0;
+		v->armed_stale = true;
+		return 0;
+	}
+	if (run->exit_reason != KVM_EXIT_DEBUG)
+		v->armed_stale = true;
+	return 1;
+}
+
+/* A planted breakpoint lives in guest memory only while the guest runs. */
+struct plant {
+	uint8_t *at; /* NULL: none */
+	uint8_t original;
+};
+
+static int plant(struct vcpu *v, gva_t where, uint8_t byte, struct plant *p, struct err *err)
+{
+	struct kvm_sregs sregs;
+	gpa_t gpa;
+	int rc = vcpu_get_sregs(v, &sregs, err);
+
+	if (rc < 0)
+		return rc;
+	if (paging_translate(v->mem, &sregs, where, &gpa) < 0)
+		return err_set(err, EFAULT,
+			       "cannot place a breakpoint at 0x%" PRIx64 ": the page is not mapped",
+			       where.v);
+	p->at = memory_at_dirty(v->mem, gpa, 1);
+	if (!p->at)
+		return err_set(err, EFAULT, "cannot place a breakpoint at 0x%" PRIx64 ": not RAM",
+			       where.v);
+	p->original = *p->at;
+	*p->at = byte;
+	return 0;
+}
+
+static void unplant(struct plant *p)
+{
+	if (p->at)
+		*p->at = p->original;
+	p->at = NULL;
+}
+
+/* PUSHF and SYSCALL store RFLAGS; under a step the host's TF would show (SDM 3B 18.3.1.4). */
+enum flag_store { STORES_NOTHING, STORES_PUSHF, STORES_SYSCALL };
+
+static enum flag_store stores_flags(struct vcpu *v)
+{
+	struct kvm_sregs sregs;
+	uint8_t code[4] = {0};
+	unsigned i = 0;
+
+	if (vcpu_get_sregs(v, &sregs, NULL) < 0)
+		return STORES_NOTHING;
+	for (unsigned n = 0; n < sizeof(code); n++)
+		if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rip + n), &code[n], 1) < 0)
+			break;
+	while (i < 2 && (code[i] == 0x66 || (code[i] & 0xf0) == 0x40))
+		i++;
+	if (code[i] == 0x9c)
+		return STORES_PUSHF;
+	return code[i] == 0x0f && code[i + 1] == 0x05 ? STORES_SYSCALL : STORES_NOTHING;
+}
+
+static void hide_step_flag(struct vcpu *v, enum flag_store what)
+{
+	struct kvm_sregs sregs;
+	uint8_t byte;
+
+	if (what == STORES_SYSCALL) {
+		if (vcpu_regs(v)->r11 & RFLAGS_TF)
+			vcpu_regs_mut(v)->r11 &= ~(uint64_t)RFLAGS_TF;
+	} else if (what == STORES_PUSHF && vcpu_get_sregs(v, &sregs, NULL) == 0) {
+		gva_t at = GVA(vcpu_regs(v)->rsp + 1); /* TF is bit 0 of the second byte */
+
+		if (paging_read(v->mem, &sregs, at, &byte, 1) == 0 && (byte & 1)) {
+			byte &= 0xfe;
+			paging_write(v->mem, &sregs, at, &byte, 1);
+		}
+	}
+}
+
+static bool is_boundary(uint32_t reason)
+{
+	return reason == KVM_EXIT_IO || reason == KVM_EXIT_MMIO || reason == KVM_EXIT_HLT ||
+	       reason == KVM_EXIT_X86_RDMSR || reason == KVM_EXIT_X86_WRMSR ||
+	       reason == KVM_EXIT_SHUTDOWN;
+}
+
+/* What one pass through KVM meant. */
+enum pass {
+	PASS_BOUNDARY,
+	PASS_KICK,
+	PASS_STEP,
+	PASS_BREAK,
+	PASS_WINDOW,
+	PASS_PF_ENTRY, /* stopped at the #PF handler for the SYSCALL repair */
+	PASS_ASSISTED  /* one instruction was completed in user space */
+};
+
+struct aim {
+	bool step, window, has_breakpoint;
+	gva_t breakpoint;
+	bool no_pf_entry; /* leave the repair's breakpoint off for this pass */
+};
+
+static int internal_error(struct vcpu *v, struct err *err)
+{
+	if (v->run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION)
+		return err_set(err, EIO, "KVM internal error %u at 0x%llx; see the kernel log",
+			       v->run->internal.suberror, vcpu_regs(v)->rip);
+	return assist_execute(v, err);
+}
+
+static int classify_debug(struct vcpu *v, const struct aim *aim, enum pass *pass, struct err *err)
+{
+	uint64_t pc = v->run->debug.arch.pc;
+
+	/* Judged by address, not by DR6: one kind of host reports a stray B0 with every step. */
+	if (v->syscall_repair && !aim->no_pf_entry && pc == v->pf_entry.v &&
+	    (v->armed.control & KVM_GUESTDBG_USE_HW_BP))
+		*pass = PASS_PF_ENTRY;
+	else if (aim->step)
+		*pass = PASS_STEP;
+	else if (aim->has_breakpoint && pc == aim->breakpoint.v)
+		*pass = PASS_BREAK;
+	else
+		return err_set(err, EIO, "unexpected debug exit at 0x%" PRIx64 " (DR6 0x%llx)", pc,
+			       v->run->debug.arch.dr6);
+	return 0;
+}
+
+/* Arm, enter once, disarm what lies in memory, and say what came back. */
+static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, struct err *err)
+{
+	struct kvm_guest_debug debug = {0};
+	enum bp_mechanism how = caps_breakpoint(v->caps);
+	enum flag_store stores = STORES_NOTHING;
+	bool planted = aim->has_breakpoint && how != BP_HW && !v->exit_stashed;
+	struct plant p = {0};
+	int rc;
+
+	if (aim->has_breakpoint && how == BP_NONE)
+		return err_set(err, ENOTSUP,
+			       "this host has no breakpoints that reach user space; see hindsight doctor");
+	if (aim->step) {
+		debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
+		stores = stores_flags(v);
+	}
+	if (aim->has_breakpoint && how == BP_HW) {
+		debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+		debug.arch.debugreg[0] = aim->breakpoint.v;
+		debug.arch.debugreg[7] |= DR7_ONE | DR7_G0;
+	}
+	if (v->syscall_repair && !aim->no_pf_entry) {
+		debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+		debug.arch.debugreg[1] = v->pf_entry.v;
+		debug.arch.debugreg[7] |= DR7_ONE | DR7_G1;
+	}
+	if (planted && v->caps->int3[0] == INT3_DEBUG && how == BP_INT3)
+		debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+	rc = set_debug(v, &debug, err);
+	if (rc < 0)
+		return rc;
+	if (planted) {
+		rc = plant(v, aim->breakpoint, how == BP_INT3 ? 0xcc : 0xf4, &p, err);
+		if (rc < 0)
+			return rc;
+	}
+	v->run->request_interrupt_window = aim->window;
+	rc = enter(v, err);
+	unplant(&p);
+	if (rc < 0)
+		return rc;
+	if (rc == 0) {
+		*pass = PASS_KICK;
+		return 0;
+	}
+	if (planted && how == BP_HLT && v->run->exit_reason == KVM_EXIT_HLT &&
+	    vcpu_regs(v)->rip == aim->breakpoint.v + 1) {
+		vcpu_regs_mut(v)->rip--;
+		*pass = PASS_BREAK;
+		return 0;
+	}
+	if (is_boundary(v->run->exit_reason)) {
+		v->completion_pending = v->run->exit_reason != KVM_EXIT_HLT &&
+					v->run->exit_reason != KVM_EXIT_SHUTDOWN;
+		*pass = PASS_BOUNDARY;
+		return 0;
+	}
+	switch (v->run->exit_reason) {
+	case KVM_EXIT_DEBUG:
+		if (stores != STORES_NOTHING)
+			hide_step_flag(v, stores);
+		return classify_debug(v, aim, pass, err);
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		*pass = PASS_WINDOW;
+		return 0;
+	case KVM_EXIT_INTERNAL_ERROR:
+		if (planted && how == BP_INT3 && vcpu_regs(v)->rip == aim->breakpoint.v) {
+			*pass = PASS_BREAK;
+			return 0;
+		}
+		*pass = PASS_ASSISTED;
+		return internal_error(v, err);
+	case KVM_EXIT_FAIL_ENTRY:
+		return err_set(err, EIO, "the CPU refuses the guest's state (reason 0x%llx)",
+			       v->run->fail_entry.hardware_entry_failure_reason);
+	default:
+		return err_set(err, EIO, "KVM came back with exit reason %u, which is not expected",
+			       v->run->exit_reason);
+	}
+}
+
+/* The guest stands at its #PF handler. Repair, or get past the breakpoint. */
+static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pass *pass,
+			 struct err *err)
+{
+	struct aim over = {.step = true, .no_pf_entry = true};
+	bool repaired;
+	int rc = try_syscall_repair(v, &repaired, err);
+
+	if (rc < 0)
+		return rc;
+	if (repaired) {
+		*pass = PASS_ASSISTED;
+		return 0;
+	}
+	if (req->step || (req->has_breakpoint && req->breakpoint.v == v->pf_entry.v)) {
+		*pass = req->step ? PASS_STEP : PASS_BREAK;
+		return 0;
+	}
+	rc = run_once(v, &over, pass, err);
+	/* Past the handler's first instruction: to the caller that is like an assist. */
+	if (rc == 0 && *pass == PASS_STEP)
+		*pass = PASS_ASSISTED;
+	return rc;
+}
+
+/* Aim of the first pass: a step that begins with the delivery of an event stops at the handler, because
+ * a step across a delivery would push TF into the frame. */
+static int first_aim(struct vcpu *v, const struct vcpu_request *req, struct aim *aim,
+		     struct err *err)
+{
+	struct kvm_sregs sregs;
+	int rc;
+
+	*aim = (struct aim){.step = req->step, .window = req->window};
+	if (req->step && v->event_queued && caps_breakpoint(v->caps) != BP_NONE) {
+		rc = vcpu_get_sregs(v, &sregs, err);
+		if (rc < 0)
+			return rc;
+		if (gate_target(v, &sregs, v->event_vector, &aim->breakpoint)) {
+			aim->step = false;
+			aim->has_breakpoint = true;
+		}
+	} else if (req->has_breakpoint && !req->step) {
+		/* Standing on it: get over it first. */
+		aim->step = req->breakpoint.v == vcpu_regs(v)->rip && !v->event_queued;
+		aim->has_breakpoint = !aim->step;
+		aim->breakpoint = req->breakpoint;
+		aim->no_pf_entry = aim->step && v->syscall_repair &&
+				   req->breakpoint.v == v->pf_entry.v;
+	}
+	return 0;
+}
+
+int vcpu_run(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *stop, struct err *err)
+{
+	struct aim aim;
+	enum pass pass;
+	int rc = first_aim(v, req, &aim, err);
+
+	while (rc == 0) {
+		rc = run_once(v, &aim, &pass, err);
+		if (rc == 0 && pass == PASS_PF_ENTRY)
+			rc = pass_pf_entry(v, req, &pass, err);
+		if (rc < 0)
+			break;
+		if (pass == PASS_BOUNDARY || pass == PASS_KICK || pass == PASS_WINDOW) {
+			*stop = pass == PASS_BOUNDARY ? VCPU_BOUNDARY
+				: pass == PASS_KICK   ? VCPU_KICK
+						      : VCPU_WINDOW;
+			return 0;
+		}
+		if (req->step) {
+			*stop = VCPU_STEP;
+			return 0;
+		}
+		if (pass == PASS_BREAK) {
+			*stop = VCPU_BREAK;
+			return 0;
+		}
+		/* A step over the breakpoint, an assist or a repair: go on as asked. */
+		aim = (struct aim){.window = req->window,
+				   .has_breakpoint = req->has_breakpoint,
+				   .breakpoint = req->breakpoint};
+	}
+	return rc;
+}
+
+int vcpu_complete(struct vcpu *v, struct err *err)
+{
+	const struct kvm_guest_debug none = {0};
+	int rc;
+
+	if (!v->completion_pending)
+		return 0;
+	rc = set_debug(v, &none, err);
+	if (rc < 0)
+		return rc;
+	v->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
+	v->run->kvm_dirty_regs = 0;
+	v->run->immediate_exit = 1;
+	rc = ioctl(v->fd, KVM_RUN, 0);
+	v->run->immediate_exit = v->kicked ? 1 : 0;
+	v->completion_pending = false;
+	v->sregs_synced = false;
+	if (rc < 0 && errno != EINTR)
+		return err_sys(err, errno, "KVM cannot complete the guest's access");
+	/* An exit here: the same instruction goes on with its next element or fragment. */
+	v->exit_stashed = rc == 0;
+	return 0;
+}
