@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The machine: one VM, its vCPUs, RAM and devices, its virtual time, and the run loop that turns exits into
+ * boundaries. Whatever is not a function of the guest's own progress is asked of struct nondet_ops;
+ * the machine does not know whether a recorder or a replayer answers.
+ */
+#ifndef VMM_MACHINE_H
+#define VMM_MACHINE_H
+
+#include "base/err.h"
+#include "vmm/caps.h"
+#include "vmm/dev/devices.h"
+#include "vmm/loader.h"
+#include "vmm/memory.h"
+#include "vmm/rewrite.h"
+#include "vmm/vcpu.h"
+
+#define MACHINE_VCPUS 1
+#define MACHINE_DEVICES 8
+#define MACHINE_PORT_RANGES 24
+
+/* All that decides what the guest sees, besides its files. Kept in the trace. */
+struct machine_config {
+	uint64_t mem_size;  /* bytes */
+	uint64_t seed;      /* of RDRAND and RDSEED */
+	int64_t epoch;      /* date of the RTC at vtime 0, seconds since 1970 UTC */
+};
+
+enum machine_end {
+	END_NONE,
+	END_EXIT,         /* exit port; code is the value written */
+	END_RESET,        /* reset through the i8042 or a reset port */
+	END_TRIPLE_FAULT,
+	END_HALTED,       /* HLT with nothing left to wake it */
+	END_LIMIT,        /* --max-seconds */
+	END_UNTIL,        /* --until matched */
+	END_INTERRUPTED,  /* the user stopped it */
+	END_OF_TRACE,     /* replay: the recorder did not get to write an end */
+	END_COUNT
+};
+
+/* A place in a run: after `boundary` boundaries and `steps` instructions more. */
+struct position {
+	uint64_t boundary;
+	uint64_t steps;
+};
+
+struct machine;
+
+/*
+ * Where every nondeterministic matter goes. Each hook may end the run with machine_end. A negative
+ * return stops machine_run with that error.
+ */
+struct nondet_ops {
+	/* Before each entry while no interrupt waits: may ask for a step or a breakpoint. */
+	int (*plan)(void *ctx, struct machine *m, struct vcpu_request *req, struct err *err);
+	/* The vCPU stopped between boundaries. May call machine_land. */
+	int (*stopped)(void *ctx, struct machine *m, enum vcpu_stop stop, struct err *err);
+	/* m->boundary boundaries have been handled, the last of them just now (or none: the start).
+	 * May deliver input. */
+	int (*boundary)(void *ctx, struct machine *m, struct err *err);
+	/* The guest has halted and vtime would jump to `deadline` (TIME_NEVER: nothing would wake it). May
+	 * deliver input, after moving vtime to any point before the deadline. */
+	int (*halted)(void *ctx, struct machine *m, uint64_t deadline, struct err *err);
+	/* A store of the guest to watched memory, already applied. May be NULL. */
+	int (*watched)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,
+		       uint64_t now, struct err *err);
+};
+
+struct device {
+	const struct dev_ops *ops;
+	void *state;
+};
+
+struct port_range {
+	struct pio_range range;
+	const struct device *device;
+};
+
+struct machine {
+	struct machine_config config;
+	struct host_caps caps;
+	int kvm_fd, vm_fd;
+	struct memory *mem;
+	struct vcpu vcpu[MACHINE_VCPUS];
+	struct guest_entry entry; /* how the guest was entered; text is freed */
+	struct rewrite_sites sites;
+
+	/* Devices. */
+	struct dev_env env;
+	struct pic pic;
+	struct pit pit;
+	struct uart uart;
+	struct rtc rtc;
+	struct i8042 i8042;
+	struct debugport debugport;
+	struct device device[MACHINE_DEVICES];
+	unsigned devices;
+	struct port_range ports[MACHINE_PORT_RANGES];
+	unsigned port_ranges;
+	uint64_t deadline; /* vtime of the next device event that can raise an enabled line */
+
+	/* State that the guest can see or that sums up its history. */
+	uint64_t vtime;      /* ns */
+	uint64_t boundary;   /* boundaries handled so far */
+	uint64_t io_history; /* running hash over all boundaries: kind, address, data */
+	uint64_t entropy;    /* state of the seeded generator */
+	uint64_t tsc_offset;
+	uint64_t tsc_aux;
+	bool halted;         /* stands at a HLT */
+
+	enum machine_end end;
+	uint32_t end_code;
+	bool pause; /* machine_run returns before the next entry; the caller clears it */
+
+	/* Counters for the user, no part of the state. */
+	uint64_t rewritten_executed;
+	uint64_t irqs_delivered;
+	uint64_t irq_steps; /* single steps made to find the place where an interrupt fits */
+
+	const struct nondet_ops *nondet;
+	void *nondet_ctx;
+	/* Receives the guest's serial and debug output; may be NULL. */
+	void (*output)(void *ctx, enum dev_stream stream, uint8_t byte);
+	void *output_ctx;
+};
+
+/* Make the machine, load the image and enter the first state. digests: memory_digest will be used. */
+int machine_create(struct machine **m, const struct machine_config *config,
+		   const struct guest_image *image, bool digests, struct err *err);
+void machine_destroy(struct machine *m);
+
+/* Run until m->end or m->pause is set; may then be called again unless it ended. */
+int machine_run(struct machine *m, struct err *err);
+
+/* End the run here; the first reason wins. */
+void machine_end(struct machine *m, enum machine_end end, uint32_t code);
+const char *machine_end_name(enum machine_end end);
+
+/* Let vtime pass outside a boundary: at a landmark, where `advance` ns are due. */
+void machine_land(struct machine *m, uint64_t advance);
+/* Move vtime on by `advance` ns and let the devices see it. */
+void machine_pass_time(struct machine *m, uint64_t advance);
+
+/* An interrupt waits for the CPU to accept it: no place for a landmark. */
+static inline bool machine_interrupt_waits(const struct machine *m)
+{
+	return pic_pending(&m->pic);
+}
+
+/* devices.c */
+void devices_init(struct machine *m);
+const struct device *devices_find_port(const struct machine *m, uint16_t port);
+/* Let every device see the new vtime and find the next deadline. */
+void devices_tick(struct machine *m);
+void devices_update_deadline(struct machine *m);
+
+/* state.c */
+struct machine_digest {
+	uint64_t state;  /* vCPU, devices, vtime, history */
+	uint64_t memory;
+};
+
+/* Completes a pending access first. */
+int machine_digest(struct machine *m, struct machine_digest *digest, struct err *err);
+/* Visit everything but memory. */
+int machine_walk(struct machine *m, struct walker *w, struct err *err);
+/* Hash of the memory that the next few instructions refer to: a quick test of whether two places with
+ * equal registers can be the same. Equal states have equal witnesses. */
+uint16_t machine_witness(struct machine *m);
+
+#endif
