@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "replay/trace.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+#include <zstd.h>
+
+static const char header_magic[16] = "HINDSIGHT TRACE\n";
+
+#define FRAME_MAGIC 0x4d524648u /* "HFRM" */
+#define FRAME_ZSTD 1u
+#define FRAME_CHECKED 24 /* bytes of the frame header that the checksum covers */
+/* Fast enough to be lost in the cost of the guest, and most of what there is to gain. */
+#define ZSTD_LEVEL 3
+/* Below this a compressed frame is not smaller. */
+#define COMPRESS_MIN 64
+
+struct trace_writer {
+	int fd;
+	int failed; /* errno of the first failure */
+	uint64_t sequence;
+	uint64_t size;
+	ZSTD_CCtx *zstd;
+	uint8_t *scratch;
+	size_t scratch_size;
+};
+
+static uint64_t frame_checksum(const uint8_t *head, const void *stored, size_t len)
+{
+	XXH64_hash_t h = XXH64(head, FRAME_CHECKED, 0);
+
+	return XXH64(stored, len, h);
+}
+
+static int write_all(int fd, const void *data, size_t len)
+{
+	const uint8_t *p = data;
+
+	while (len) {
+		ssize_t n = write(fd, p, len);
+
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			return errno;
+		}
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int write_failed(struct trace_writer *w, int code, struct err *err)
+{
+	w->failed = code;
+	return err_sys(err, code,
+		       "cannot write the trace (it stays usable up to here: %" PRIu64 " bytes)%s",
+		       w->size, code == ENOSPC ? "; make room on the disk" : "");
+}
+
+int trace_writer_create(struct trace_writer **out, const char *path, struct err *err)
+{
+	struct trace_writer *w = calloc(1, sizeof(*w));
+	struct buf head = {0};
+	int rc;
+
+	if (!w)
+		return err_set(err, ENOMEM, "out of memory");
+	w->scratch_size = ZSTD_compressBound(TRACE_FRAME_RAW_MAX);
+	w->scratch = malloc(w->scratch_size);
+	w->zstd = ZSTD_createCCtx();
+	w->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	if (w->fd < 0) {
+		rc = err_sys(err, errno, "cannot create the trace %s", path);
+		goto fail;
+	}
+	buf_put(&head, header_magic, sizeof(header_magic));
+	buf_put_u32(&head, TRACE_VERSION);
+	buf_put_u32(&head, 0);
+	if (!head.failed)
+		buf_put_u64(&head, XXH64(head.data, head.len, 0));
+	if (!w->scratch || !w->zstd || head.failed) {
+		rc = err_set(err, ENOMEM, "out of memory");
+		goto fail;
+	}
+	rc = write_all(w->fd, head.data, head.len);
+	if (rc) {
+		rc = write_failed(w, rc, err);
+		goto fail;
+	}
+	w->size = head.len;
+	buf_free(&head);
+	*out = w;
+	return 0;
+fail:
+	buf_free(&head);
+	trace_writer_close(w, NULL);
+	return rc;
+}
+
+int trace_writer_frame(struct trace_writer *w, enum trace_frame type, const void *data, size_t len,
+		       struct err *err)
+{
+	struct buf head = {0};
+	const void *stored = data;
+	size_t stored_len = len;
+	uint16_t flags = 0;
+	int rc;
+
+	if (w->failed)
+		return write_failed(w, w->failed, err);
+	if (len > TRACE_FRAME_RAW_MAX)
+		return err_set(err, EINVAL, "a frame of %zu bytes is too large", len);
+	if (len >= COMPRESS_MIN) {
+		size_t n = ZSTD_compressCCtx(w->zstd, w->scratch, w->scratch_size, data, len, ZSTD_LEVEL);
+
+		if (!ZSTD_isError(n) && n < len) {
+			stored = w->scratch;
+			stored_len = n;
+			flags = FRAME_ZSTD;
+		}
+	}
+	buf_put_u32(&head, FRAME_MAGIC);
+	buf_put_u16(&head, (uint16_t)type);
+	buf_put_u16(&head, flags);
+	buf_put_u32(&head, (uint32_t)stored_len);
+	buf_put_u32(&head, (uint32_t)len);
+	buf_put_u64(&head, w->sequence);
+	if (head.failed) {
+		buf_free(&head);
+		return err_set(err, ENOMEM, "out of memory");
+	}
+	buf_put_u64(&head, frame_checksum(head.data, stored, stored_len));
+	rc = head.failed ? ENOMEM : write_all(w->fd, head.data, head.len);
+	buf_free(&head);
+	if (rc == 0)
+		rc = write_all(w->fd, stored, stored_len);
+	if (rc)
+		return write_failed(w, rc, err);
+	w->sequence++;
+	w->size += TRACE_FRAME_SIZE + stored_len;
+	return 0;
+}
+
+uint64_t trace_writer_size(const struct trace_writer *w)
+{
+	return w->size;
+}
+
+int trace_writer_close(struct trace_writer *w, struct err *err)
+{
+	int rc = 0;
+
+	if (!w)
+		return 0;
+	if (w->fd >= 0 && close(w->fd) < 0)
+		rc = err_sys(err, errno, "cannot finish writing the trace");
+	ZSTD_freeCCtx(w->zstd);
+	free(w->scratch);
+	free(w);
+	return rc;
+}
+
+struct trace_reader {
+	int fd;
+	uint64_t size;
+	uint64_t offset; /* of the next frame */
+	uint64_t sequence;
+	bool truncated;
+	bool ended;
+	uint8_t *stored;
+	uint8_t *raw;
+};
+
+static int read_at(const struct trace_reader *r, void *out, size_t len, uint64_t offset,
+		   struct err *err)
+{
+	uint8_t *p = out;
+
+	while (len) {
+		ssize_t n = pread(r->fd, p, len, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(err, errno, "cannot read the trace at byte %" PRIu64, offset);
+		if (n == 0)
+			return err_set(err, EBADMSG, "the trace became shorter while it was read");
+		p += n;
+		len -= (size_t)n;
+		offset += (uint64_t)n;
+	}
+	return 0;
+}
+
+int trace_reader_open(struct trace_reader **out, const char *path, struct err *err)
+{
+	struct trace_reader *r = calloc(1, sizeof(*r));
+	uint8_t head[TRACE_HEADER_SIZE];
+	struct reader in;
+	struct stat st;
+	uint32_t version;
+	int rc;
+
+	if (!r)
+		return err_set(err, ENOMEM, "out of memory");
+	r->stored = malloc(ZSTD_compressBound(TRACE_FRAME_RAW_MAX));
+	r->raw = malloc(TRACE_FRAME_RAW_MAX);
+	r->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (!r->stored || !r->raw) {
+		rc = err_set(err, ENOMEM, "out of memory");
+		goto fail;
+	}
+	if (r->fd < 0 || fstat(r->fd, &st) < 0) {
+		rc = err_sys(err, errno, "cannot open the trace %s", path);
+		goto fail;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		rc = err_set(err, EINVAL, "%s is not a regular file; give a trace file", path);
+		goto fail;
+	}
+	r->size = (uint64_t)st.st_size;
+	if (r->size < sizeof(head)) {
+		rc = err_set(err, EBADMSG, "%s is not a trace: it is shorter than a trace's header", path);
+		goto fail;
+	}
+	rc = read_at(r, head, sizeof(head), 0, err);
+	if (rc < 0)
+		goto fail;
+	if (memcmp(head, header_magic, sizeof(header_magic)) != 0) {
+		rc = err_set(err, EBADMSG, "%s is not a hindsight trace", path);
+		goto fail;
+	}
+	in = reader_init(head + sizeof(header_magic), sizeof(head) - sizeof(header_magic));
+	version = reader_u32(&in);
+	reader_u32(&in);
+	if (reader_u64(&in) != XXH64(head, FRAME_CHECKED, 0)) {
+		rc = err_set(err, EBADMSG, "the header of %s is damaged", path);
+		goto fail;
+	}
+	if (version != TRACE_VERSION) {
+		rc = err_set(err, EBADMSG,
+			     "%s has trace format %u, this hindsight reads %u; use the version that recorded it",
+			     path, version, TRACE_VERSION);
+		goto fail;
+	}
+	r->offset = sizeof(head);
+	*out = r;
+	return 0;
+fail:
+	trace_reader_close(r);
+	return rc;
+}
+
+void trace_reader_close(struct trace_reader *r)
+{
+	if (!r)
+		return;
+	if (r->fd >= 0)
+		close(r->fd);
+	free(r->stored);
+	free(r->raw);
+	free(r);
+}
+
+static int end_of_whole(struct trace_reader *r)
+{
+	r->truncated = true;
+	return 0;
+}
+
+/* A frame that does not check: the unfinished tail of a file that was being written ends at or past the
+ * end of file; anything else is damage. */
+static int bad_frame(const struct trace_reader *r, const char *what, struct err *err)
+{
+	return err_set(err, EBADMSG, "the trace is damaged at byte %" PRIu64 ": %s", r->offset, what);
+}
+
+int trace_reader_next(struct trace_reader *r, enum trace_frame *type, const uint8_t **data,
+		      size_t *len, struct err *err)
+{
+	uint8_t head[TRACE_FRAME_SIZE];
+	uint64_t left = r->size - r->offset;
+	struct reader in = reader_init(head, sizeof(head));
+	uint32_t magic, stored, raw;
+	uint16_t kind, flags;
+	uint64_t sequence, checksum;
+	int rc;
+
+	if (r->ended) {
+		if (left)
+			return bad_frame(r, "there are bytes behind its end mark", err);
+		return 0;
+	}
+	if (left < sizeof(head))
+		return end_of_whole(r);
+	rc = read_at(r, head, sizeof(head), r->offset, err);
+	if (rc < 0)
+		return rc;
+	magic = reader_u32(&in);
+	kind = reader_u16(&in);
+	flags = reader_u16(&in);
+	stored = reader_u32(&in);
+	raw = reader_u32(&in);
+	sequence = reader_u64(&in);
+	checksum = reader_u64(&in);
+	if (magic != FRAME_MAGIC)
+		return bad_frame(r, "no frame begins here", err);
+	if (raw > TRACE_FRAME_RAW_MAX || stored > ZSTD_compressBound(TRACE_FRAME_RAW_MAX))
+		return bad_frame(r, "a frame claims an impossible size", err);
+	if (stored > left - sizeof(head))
+		return end_of_whole(r);
+	rc = read_at(r, r->stored, stored, r->offset + sizeof(head), err);
+	if (rc < 0)
+		return rc;
+	if (checksum != frame_checksum(head, r->stored, stored))
+		return bad_frame(r, "a frame's checksum does not match", err);
+	if (sequence != r->sequence)
+		return bad_frame(r, "a frame is missing or out of order", err);
+	if (flags & FRAME_ZSTD) {
+		size_t n = ZSTD_decompress(r->raw, TRACE_FRAME_RAW_MAX, r->stored, stored);
+
+		if (ZSTD_isError(n) || n != raw)
+			return bad_frame(r, "a frame cannot be decompressed", err);
+		*data = r->raw;
+	} else {
+		if (stored != raw)
+			return bad_frame(r, "a frame's sizes disagree", err);
+		*data = r->stored;
+	}
+	*type = (enum trace_frame)kind;
+	*len = raw;
+	r->offset += sizeof(head) + stored;
+	r->sequence++;
+	r->ended = kind == TRACE_END;
+	return 1;
+}
+
+bool trace_reader_truncated(const struct trace_reader *r)
+{
+	return r->truncated;
+}
+
+uint64_t trace_reader_offset(const struct trace_reader *r)
+{
+	return r->offset;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The trace file: a header, then append-only frames. docs/trace-format.md describes it byte by byte.
+ *
+ *   file   = header frame*
+ *   header = "HINDSIGHT TRACE\n" u32 version u32 zero u64 checksum of the 24 bytes before
+ *   frame  = u32 magic, u16 type, u16 flags, u32 stored size, u32 raw size, u64 sequence,
+ *            u64 checksum of the 24 bytes before and the stored bytes; then the stored bytes
+ *
+ * A crash or a full disk costs at most the last frame. What is damaged in the middle is refused.
+ */
+#ifndef REPLAY_TRACE_H
+#define REPLAY_TRACE_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#define TRACE_VERSION 1
+#define TRACE_HEADER_SIZE 32
+#define TRACE_FRAME_SIZE 32
+/* No frame holds more than this before compression, so a reader needs no more at once. */
+#define TRACE_FRAME_RAW_MAX (1u << 20)
+/* Largest kernel or initrd that a trace may carry. */
+#define TRACE_FILE_MAX (1ull << 30)
+
+enum trace_frame {
+	TRACE_MACHINE = 1, /* struct trace_machine */
+	TRACE_FILE = 2,    /* u8 which file, u64 total size, then up to 1 MiB less 9 bytes of it */
+	TRACE_EVENTS = 3,  /* events, see replay/event.h */
+	TRACE_END = 4,     /* nothing follows */
+};
+
+struct trace_writer;
+
+/* Create FILE anew. An existing trace is replaced only when the new one is begun. */
+int trace_writer_create(struct trace_writer **w, const char *path, struct err *err);
+/* Write one frame to the file. After a failure the writer refuses everything, and what was written
+ * before stays a valid trace. */
+int trace_writer_frame(struct trace_writer *w, enum trace_frame type, const void *data, size_t len,
+		       struct err *err);
+/* Bytes written so far. */
+uint64_t trace_writer_size(const struct trace_writer *w);
+/* Close; 0 or the error of the last write-back. Frees w in any case. */
+int trace_writer_close(struct trace_writer *w, struct err *err);
+
+struct trace_reader;
+
+int trace_reader_open(struct trace_reader **r, const char *path, struct err *err);
+void trace_reader_close(struct trace_reader *r);
+/*
+ * The next frame: 1 and its content (valid until the next call), 0 at the end of what is whole, -EBADMSG
+ * with a sentence for damage before the end. After 0, trace_reader_truncated tells whether
+ * bytes of an unfinished frame follow or the end mark is missing.
+ */
+int trace_reader_next(struct trace_reader *r, enum trace_frame *type, const uint8_t **data,
+		      size_t *len, struct err *err);
+bool trace_reader_truncated(const struct trace_reader *r);
+uint64_t trace_reader_offset(const struct trace_reader *r);
+
+#endif
