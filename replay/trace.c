@@ -286,7 +286,7 @@ static int bad_frame(const struct trace_reader *r, const char *what, struct err 
 int trace_reader_next(struct trace_reader *r, enum trace_frame *type, const uint8_t **data,
 		      size_t *len, struct err *err)
 {
-	uint8_t head[TRACE_FRAME_SIZE];
+	uint8_t head[TRACE_FRAME_SIZE] = {0};
 	uint64_t left = r->size - r->offset;
 	struct reader in = reader_init(head, sizeof(head));
 	uint32_t magic, stored, raw;

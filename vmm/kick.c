@@ -73,7 +73,7 @@ int host_pin_thread(struct err *err)
 	if (cpu < 0)
 		return err_sys(err, errno, "cannot tell which CPU this thread is on");
 	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
+	CPU_SET((size_t)cpu, &set);
 	if (sched_setaffinity(0, sizeof(set), &set) < 0)
 		return err_sys(err, errno, "cannot pin the guest's thread to a CPU");
 	return 0;

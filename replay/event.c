@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "replay/event.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RFLAGS_RF (1ull << 16)
+#define NAME_MAX_LEN 256
+
+/* Flag bits of the encoding. */
+#define LANDMARK_HAS_CLOCK 1u
+#define INPUT_HALTED 1u
+#define END_AT_LANDMARK 1u
+
+const char *clock_kind_name(enum clock_kind kind)
+{
+	return kind == CLOCK_EMUL ? "emul" : "state";
+}
+
+void trace_machine_encode(const struct trace_machine *tm, struct buf *out)
+{
+	uint64_t rate;
+
+	memcpy(&rate, &tm->time_rate, sizeof(rate));
+	buf_put_u64(out, tm->config.mem_size);
+	buf_put_u64(out, tm->config.seed);
+	buf_put_u64(out, (uint64_t)tm->config.epoch);
+	buf_put_u8(out, (uint8_t)tm->clock);
+	buf_put_u8(out, tm->cpuid_hidden);
+	buf_put_u64(out, tm->quantum);
+	buf_put_u64(out, rate);
+	buf_put_u64(out, tm->kernel_size);
+	buf_put_u64(out, tm->initrd_size);
+	buf_put_str(out, tm->cmdline);
+	buf_put_str(out, tm->host_cpu);
+	buf_put_str(out, tm->host_kernel);
+}
+
+int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *tm, struct err *err)
+{
+	struct reader in = reader_init(data, len);
+	uint64_t rate;
+	uint8_t clock;
+
+	*tm = (struct trace_machine){0};
+	tm->config.mem_size = reader_u64(&in);
+	tm->config.seed = reader_u64(&in);
+	tm->config.epoch = (int64_t)reader_u64(&in);
+	clock = reader_u8(&in);
+	tm->cpuid_hidden = reader_u8(&in) != 0;
+	tm->quantum = reader_u64(&in);
+	rate = reader_u64(&in);
+	memcpy(&tm->time_rate, &rate, sizeof(rate));
+	tm->kernel_size = reader_u64(&in);
+	tm->initrd_size = reader_u64(&in);
+	tm->cmdline = reader_str(&in, CMDLINE_MAX);
+	tm->host_cpu = reader_str(&in, NAME_MAX_LEN);
+	tm->host_kernel = reader_str(&in, NAME_MAX_LEN);
+	if (in.failed || reader_left(&in))
+		return err_set(err, EBADMSG, "the trace's machine description is damaged");
+	if (clock > CLOCK_EMUL)
+		return err_set(err, EBADMSG, "the trace needs clock kind %u, which this hindsight does not know",
+			       clock);
+	tm->clock = (enum clock_kind)clock;
+	if (tm->config.mem_size < MEMORY_MIN || tm->config.mem_size > MEMORY_MAX ||
+	    tm->config.mem_size % PAGE_SIZE)
+		return err_set(err, EBADMSG, "the trace's machine description has an impossible memory size");
+	return 0;
+}
+
+void trace_machine_free(struct trace_machine *tm)
+{
+	free(tm->cmdline);
+	free(tm->host_cpu);
+	free(tm->host_kernel);
+	*tm = (struct trace_machine){0};
+}
+
+/* A bit for each register that differs from the last ones logged, then the XOR of each of these. */
+static void put_regs(struct event_codec *c, const struct kvm_regs *regs, struct buf *out)
+{
+	const uint64_t *now = (const uint64_t *)regs;
+	uint64_t *last = (uint64_t *)&c->regs;
+	uint64_t changed = 0;
+
+	for (unsigned i = 0; i < REGS_COUNT; i++)
+		if (now[i] != last[i])
+			changed |= 1ull << i;
+	buf_put_varint(out, changed);
+	for (unsigned i = 0; i < REGS_COUNT; i++) {
+		uint64_t delta = now[i] ^ last[i];
+
+		/* Values that share their high half differ in few low bits; others are stored whole, which
+		 * a varint would make longer. */
+		if (!(changed >> i & 1))
+			continue;
+		if (delta >> 49) {
+			buf_put_u8(out, 0xff);
+			buf_put_u64(out, delta);
+		} else {
+			uint8_t bytes[7];
+			unsigned n = 0;
+
+			for (uint64_t d = delta; d; d >>= 8)
+				bytes[n++] = (uint8_t)d;
+			buf_put_u8(out, (uint8_t)n);
+			buf_put(out, bytes, n);
+		}
+		last[i] = now[i];
+	}
+}
+
+static void get_regs(struct event_codec *c, struct reader *in, struct kvm_regs *regs)
+{
+	uint64_t *last = (uint64_t *)&c->regs;
+	uint64_t changed = reader_varint(in);
+
+	if (changed >> REGS_COUNT)
+		in->failed = true;
+	for (unsigned i = 0; i < REGS_COUNT && !in->failed; i++) {
+		uint64_t delta = 0;
+		uint8_t n;
+
+		if (!(changed >> i & 1))
+			continue;
+		n = reader_u8(in);
+		if (n == 0xff) {
+			delta = reader_u64(in);
+		} else if (n > 7) {
+			in->failed = true;
+		} else {
+			for (unsigned b = 0; b < n; b++)
+				delta |= (uint64_t)reader_u8(in) << (8 * b);
+		}
+		last[i] ^= delta;
+	}
+	*regs = c->regs;
+}
+
+static void put_digest(const struct machine_digest *d, struct buf *out)
+{
+	buf_put_u64(out, d->state);
+	buf_put_u64(out, d->memory);
+}
+
+static void get_digest(struct reader *in, struct machine_digest *d)
+{
+	d->state = reader_u64(in);
+	d->memory = reader_u64(in);
+}
+
+void event_encode(struct event_codec *c, const struct event *e, struct buf *out)
+{
+	buf_put_u8(out, (uint8_t)e->type);
+	buf_put_varint(out, e->boundary - c->boundary);
+	c->boundary = e->boundary;
+	switch (e->type) {
+	case EVENT_LANDMARK:
+		buf_put_u8(out, e->landmark.has_clock ? LANDMARK_HAS_CLOCK : 0);
+		if (e->landmark.has_clock)
+			buf_put_varint(out, e->landmark.clock);
+		buf_put_varint(out, e->landmark.advance);
+		buf_put_u16(out, e->landmark.witness);
+		put_regs(c, &e->landmark.regs, out);
+		put_digest(&e->landmark.digest, out);
+		break;
+	case EVENT_DIGEST:
+		put_regs(c, &e->digest.regs, out);
+		put_digest(&e->digest.digest, out);
+		break;
+	case EVENT_INPUT:
+		buf_put_u8(out, e->input.halted ? INPUT_HALTED : 0);
+		if (e->input.halted)
+			buf_put_varint(out, e->input.vtime);
+		buf_put_u8(out, e->input.len);
+		buf_put(out, e->input.bytes, e->input.len);
+		break;
+	case EVENT_END:
+		buf_put_u8(out, e->end.at_landmark ? END_AT_LANDMARK : 0);
+		buf_put_u8(out, (uint8_t)e->end.end);
+		buf_put_u32(out, e->end.code);
+		buf_put_varint(out, e->end.vtime);
+		break;
+	}
+}
+
+int event_decode(struct event_codec *c, struct reader *in, struct event *e, struct err *err)
+{
+	uint64_t delta;
+	uint8_t flags;
+
+	if (!in->failed && in->pos == in->len)
+		return 0;
+	*e = (struct event){.type = (enum event_type)reader_u8(in)};
+	delta = reader_varint(in);
+	if (delta > UINT64_MAX - c->boundary)
+		goto bad;
+	c->boundary += delta;
+	e->boundary = c->boundary;
+	switch (e->type) {
+	case EVENT_LANDMARK:
+		flags = reader_u8(in);
+		e->landmark.has_clock = flags & LANDMARK_HAS_CLOCK;
+		if (e->landmark.has_clock)
+			e->landmark.clock = reader_varint(in);
+		e->landmark.advance = reader_varint(in);
+		e->landmark.witness = reader_u16(in);
+		get_regs(c, in, &e->landmark.regs);
+		get_digest(in, &e->landmark.digest);
+		break;
+	case EVENT_DIGEST:
+		get_regs(c, in, &e->digest.regs);
+		get_digest(in, &e->digest.digest);
+		break;
+	case EVENT_INPUT:
+		flags = reader_u8(in);
+		e->input.halted = flags & INPUT_HALTED;
+		if (e->input.halted)
+			e->input.vtime = reader_varint(in);
+		e->input.len = reader_u8(in);
+		if (e->input.len > EVENT_INPUT_MAX)
+			goto bad;
+		reader_get(in, e->input.bytes, e->input.len);
+		break;
+	case EVENT_END:
+		flags = reader_u8(in);
+		e->end.at_landmark = flags & END_AT_LANDMARK;
+		e->end.end = (enum machine_end)reader_u8(in);
+		e->end.code = reader_u32(in);
+		e->end.vtime = reader_varint(in);
+		if (e->end.end == END_NONE || e->end.end >= END_COUNT)
+			goto bad;
+		break;
+	default:
+		goto bad;
+	}
+	if (!in->failed)
+		return 1;
+bad:
+	return err_set(err, EBADMSG, "an event in the trace is damaged (after boundary %llu)",
+		       (unsigned long long)c->boundary);
+}
+
+struct kvm_regs event_regs(const struct vcpu *v)
+{
+	struct kvm_regs regs = *vcpu_regs(v);
+
+	regs.rflags &= ~RFLAGS_RF;
+	return regs;
+}
+
+const char *event_reg_name(unsigned i)
+{
+	static const char *const names[REGS_COUNT] = {"rax", "rbx", "rcx", "rdx", "rsi", "rdi",
+						      "rsp", "rbp", "r8",  "r9",  "r10", "r11",
+						      "r12", "r13", "r14", "r15", "rip", "rflags"};
+
+	return i < REGS_COUNT ? names[i] : "?";
+}
+
+const char *event_type_name(enum event_type type)
+{
+	switch (type) {
+	case EVENT_LANDMARK:
+		return "landmark";
+	case EVENT_DIGEST:
+		return "digest";
+	case EVENT_INPUT:
+		return "input";
+	case EVENT_END:
+		return "end";
+	}
+	return "unknown";
+}

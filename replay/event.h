@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What a trace says: the machine it was recorded on, and the events. Encoding: docs/trace-format.md. Events are
+ * delta-coded against the one before, so they are written and read in order by a codec that carries
+ * the last values.
+ */
+#ifndef REPLAY_EVENT_H
+#define REPLAY_EVENT_H
+
+#include "base/buf.h"
+#include "vmm/machine.h"
+
+enum clock_kind {
+	CLOCK_STATE, /* places are found by registers and digests alone */
+	CLOCK_EMUL,  /* KVM's insn_emulation statistic */
+};
+
+const char *clock_kind_name(enum clock_kind kind);
+
+/* The TRACE_MACHINE frame. */
+struct trace_machine {
+	struct machine_config config;
+	enum clock_kind clock;
+	uint64_t quantum;      /* ns; for information */
+	double time_rate;      /* vtime per host time at landmarks; for information */
+	uint64_t kernel_size, initrd_size;
+	char *cmdline;         /* owned */
+	char *host_cpu;        /* cpuid_host_signature, owned */
+	char *host_kernel;     /* uname release, owned; for information */
+	bool cpuid_hidden;     /* the guest's user code saw our CPUID, not the host's */
+};
+
+#define CMDLINE_MAX 4096
+
+void trace_machine_encode(const struct trace_machine *tm, struct buf *out);
+/* -EBADMSG with the field named. Free with trace_machine_free also after failure. */
+int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *tm, struct err *err);
+void trace_machine_free(struct trace_machine *tm);
+
+enum event_type {
+	EVENT_LANDMARK = 1, /* time passes at a place between boundaries */
+	EVENT_DIGEST = 2,   /* what the machine must look like after this boundary */
+	EVENT_INPUT = 3,    /* bytes for the serial line */
+	EVENT_END = 4,
+};
+
+#define EVENT_INPUT_MAX UART_FIFO
+#define REGS_COUNT 18 /* struct kvm_regs as 64-bit words, in its order */
+#define REG_RFLAGS 17
+#define REG_RIP 16
+
+struct event {
+	enum event_type type;
+	uint64_t boundary; /* boundaries handled before it */
+	union {
+		struct {
+			bool has_clock;
+			uint64_t clock;   /* instructions counted since the boundary's exit */
+			uint64_t advance; /* ns of vtime that pass here */
+			uint16_t witness;
+			struct kvm_regs regs;
+			struct machine_digest digest; /* before time passes */
+		} landmark;
+		struct {
+			struct kvm_regs regs;
+			struct machine_digest digest;
+		} digest;
+		struct {
+			bool halted;    /* while halted, at `vtime`; else right after the boundary */
+			uint64_t vtime;
+			uint8_t len;
+			uint8_t bytes[EVENT_INPUT_MAX];
+		} input;
+		struct {
+			enum machine_end end;
+			uint32_t code;
+			bool at_landmark; /* at the landmark just before it, else after the boundary */
+			uint64_t vtime;
+		} end;
+	};
+};
+
+/* Values that the next event is coded against; zero at the start of a trace. */
+struct event_codec {
+	uint64_t boundary;
+	struct kvm_regs regs;
+};
+
+void event_encode(struct event_codec *c, const struct event *e, struct buf *out);
+/* 1: decoded; 0: the reader is at its end; -EBADMSG. */
+int event_decode(struct event_codec *c, struct reader *in, struct event *e, struct err *err);
+
+/* The registers as they are compared and logged: RF is not the guest's. */
+struct kvm_regs event_regs(const struct vcpu *v);
+const char *event_reg_name(unsigned i);
+const char *event_type_name(enum event_type type);
+
+#endif
