@@ -25,7 +25,7 @@ GUESTS := $(GUEST_NAMES:%=$(BUILD)/guests/%.elf) $(BUILD)/guests/hello_pvh.elf \
 
 GUEST_OBJ := $(BUILD)/guests/obj
 GUEST_LIB_OBJ := $(patsubst %,$(GUEST_OBJ)/examples/lib/%.o,trap loader console cpu timer heap page \
-	string)
+	string random)
 
 # The objects of one guest beside boot header and library.
 guest_sources = $(if $(filter hello,$1),examples/lib/hello.c,$(if $(filter $1,$(GUEST_EXAMPLES)),\

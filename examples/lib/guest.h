@@ -16,16 +16,14 @@
 
 void guest_main(void);
 
-/* --- What the loader said (loader.c)
- * ------------------------------------------------------------ */
+/* --- What the loader said (loader.c) ----------------------------------------------------- */
 const char *guest_loader(void); /* "elf64", "pvh", "multiboot1", "multiboot2" */
 uint64_t guest_ram_bytes(void); /* end of RAM; the PVH and Multiboot loaders may hold back a bit */
 const char *guest_cmdline(void);
 /* Value of the word name=NUMBER (decimal or 0x...) in the command line. */
 uint64_t cmdline_get_u64(const char *name, uint64_t absent);
 
-/* --- Ports -------------------------------------------------------------------------------------
- */
+/* --- Ports ------------------------------------------------------------------------------- */
 static inline void outb(uint16_t port, uint8_t v)
 {
 	__asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port) : "memory");
@@ -65,8 +63,7 @@ static inline uint32_t inl(uint16_t port)
 	return v;
 }
 
-/* --- Console (console.c) ------------------------------------------------------------------------
- */
+/* --- Console (console.c) ----------------------------------------------------------------- */
 #define COM1 0x3f8
 #define DEBUG_PORT 0xe9
 #define EXIT_PORT 0xf4
@@ -84,8 +81,7 @@ void guest_exit(int status) __attribute__((noreturn));
 /* Print "PANIC: ...", registers and a back-trace, exit with status 1. */
 void panic(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
-/* --- CPU, traps, interrupts (cpu.c, trap.S) -----------------------------------------------------
- */
+/* --- CPU, traps, interrupts (cpu.c, trap.S) ---------------------------------------------- */
 struct trap_frame {
 	uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax;
 	uint64_t vector, error;
@@ -159,15 +155,13 @@ static inline uint64_t read_cr3(void)
 	return v;
 }
 
-/* --- Timer (timer.c) ----------------------------------------------------------------------------
- */
+/* --- Timer (timer.c) --------------------------------------------------------------------- */
 extern volatile uint64_t timer_ticks;
 
 void timer_start(unsigned hz);		   /* PIT channel 0, line 0; 19 Hz or more */
 void timer_set_callback(void (*fn)(void)); /* called from the interrupt, after counting the tick */
 
-/* --- Memory (heap.c, page.c, string.c) -----------------------------------------------------------
- */
+/* --- Memory (heap.c, page.c, string.c) --------------------------------------------------- */
 /* Power-of-two classes of 16 bytes to 64 KiB in a static arena; what was freed last is reused
  * first. NULL when the arena is used up. Usable from interrupt handlers. */
 void *kmalloc(size_t size);
@@ -195,8 +189,7 @@ int memcmp(const void *a, const void *b, size_t n);
 size_t strlen(const char *s);
 int strcmp(const char *a, const char *b);
 
-/* --- User mode (cpu.c, trap.S) -------------------------------------------------------------------
- */
+/* --- User mode (cpu.c, trap.S) ----------------------------------------------------------- */
 /* Code and data that user mode may touch, after user_pages_open(). User code must be
  * self-contained: no calls out of its section, no string literals or tables (they lie in .rodata).
  */
@@ -222,8 +215,11 @@ static inline __attribute__((always_inline)) uint64_t usyscall(uint64_t nr, uint
 	return result;
 }
 
-/* --- Pseudo-random numbers: xorshift64, state never 0 --------------------------------------------
- */
+/* --- Random numbers ---------------------------------------------------------------------- */
+/* A start value, never 0: seed=N of the command line, else RDRAND if there is one, else the TSC. */
+uint64_t random_seed(void);
+
+/* xorshift64; the state must not be 0. */
 static inline uint64_t xorshift64(uint64_t *state)
 {
 	uint64_t x = *state;
