@@ -7,9 +7,9 @@
 #define VMM_CPUID_H
 
 #include "base/err.h"
+#include "base/types.h"
 
 #include <linux/kvm.h>
-#include <stddef.h>
 
 /* What CPUID with these inputs answers; out is EAX, EBX, ECX, EDX. cr4 decides OSXSAVE. */
 void cpuid_answer(uint32_t leaf, uint32_t subleaf, uint64_t cr4, uint32_t out[4]);

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "vmm/paging.h"
+
+#include <asm/processor-flags.h>
+#include <errno.h>
+#include <string.h>
+
+/* Intel SDM volume 4, IA32_EFER. */
+#define EFER_LMA (1ull << 10)
+
+/* Intel SDM volume 3A, section 4.3 ff.: bits of paging-structure entries. */
+#define ENTRY_PRESENT 0x1ull
+#define ENTRY_LARGE 0x80ull
+#define ENTRY_ADDR 0x000ffffffffff000ull
+
+/* How one paging mode splits a linear address, top level first. */
+struct paging_mode {
+	unsigned levels;
+	unsigned entry_size;
+	unsigned index_bits;   /* of every level but the top one of PAE, which has two */
+	unsigned address_bits; /* width of a linear address */
+	unsigned large_levels; /* bit n: an entry of level n (1 = page table) may map a page */
+	uint64_t table_mask;   /* bits of CR3 that address the top table */
+};
+
+static const struct paging_mode mode_32bit = {2, 4, 10, 32, 0, 0xfffff000};
+static const struct paging_mode mode_32bit_pse = {2, 4, 10, 32, 1u << 2, 0xfffff000};
+static const struct paging_mode mode_pae = {3, 8, 9, 32, 1u << 2, 0xffffffe0};
+static const struct paging_mode mode_4level = {4, 8, 9, 48, 1u << 2 | 1u << 3, ENTRY_ADDR};
+static const struct paging_mode mode_5level = {5, 8, 9, 57, 1u << 2 | 1u << 3, ENTRY_ADDR};
+
+static const struct paging_mode *paging_mode_of(const struct kvm_sregs *sregs)
+{
+	if (sregs->efer & EFER_LMA)
+		return sregs->cr4 & X86_CR4_LA57 ? &mode_5level : &mode_4level;
+	if (sregs->cr4 & X86_CR4_PAE)
+		return &mode_pae;
+	return sregs->cr4 & X86_CR4_PSE ? &mode_32bit_pse : &mode_32bit;
+}
+
+/* Is the address one that exists in this mode: 32 bits, or canonical? */
+static bool paging_address_exists(const struct paging_mode *mode, uint64_t gva)
+{
+	if (mode->address_bits == 32)
+		return gva >> 32 == 0;
+
+	int64_t sign = (int64_t)gva >> (mode->address_bits - 1);
+
+	return sign == 0 || sign == -1;
+}
+
+/* Base of the page that a large entry maps; shift is the log2 of its size. */
+static uint64_t paging_large_base(const struct paging_mode *mode, uint64_t entry, unsigned shift)
+{
+	uint64_t size_mask = (1ull << shift) - 1;
+
+	/* PSE-36: bits 20:13 of the entry are bits 39:32 of the address (SDM 3A, table 4-4). */
+	if (mode->entry_size == 4)
+		return (entry & 0xffc00000) | (entry >> 13 & 0xff) << 32;
+	return entry & ENTRY_ADDR & ~size_mask;
+}
+
+int paging_translate(const struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, gpa_t *gpa)
+{
+	if (!(sregs->cr0 & X86_CR0_PG)) {
+		if (gva.v >> 32)
+			return -EFAULT;
+		*gpa = GPA(gva.v);
+		return 0;
+	}
+
+	const struct paging_mode *mode = paging_mode_of(sregs);
+
+	if (!paging_address_exists(mode, gva.v))
+		return -EFAULT;
+
+	uint64_t table = sregs->cr3 & mode->table_mask;
+	unsigned shift = PAGE_SHIFT + mode->levels * mode->index_bits;
+	uint64_t linear = gva.v & ((1ull << mode->address_bits) - 1);
+
+	for (unsigned level = mode->levels; level > 0; level--) {
+		shift -= mode->index_bits;
+		uint64_t index = linear >> shift & ((1ull << mode->index_bits) - 1);
+		uint64_t entry = 0;
+
+		if (memory_read(mem, GPA(table + index * mode->entry_size), &entry,
+				mode->entry_size) ||
+		    !(entry & ENTRY_PRESENT))
+			return -EFAULT;
+		if (level > 1 && (entry & ENTRY_LARGE) && (mode->large_levels & 1u << level)) {
+			*gpa = GPA(paging_large_base(mode, entry, shift) |
+				   (linear & ((1ull << shift) - 1)));
+			return 0;
+		}
+		table = entry & ENTRY_ADDR;
+	}
+	*gpa = GPA(table | (linear & ~PAGE_MASK));
+	return 0;
+}
+
+/* Bytes from an address to the end of its page, at most len. */
+static size_t paging_chunk(uint64_t gva, size_t len)
+{
+	size_t room = (size_t)(PAGE_SIZE - (gva & ~PAGE_MASK));
+
+	return len < room ? len : room;
+}
+
+int paging_read(const struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, void *out,
+		size_t len)
+{
+	uint8_t *to = out;
+
+	while (len) {
+		size_t n = paging_chunk(gva.v, len);
+		gpa_t gpa;
+
+		if (paging_translate(mem, sregs, gva, &gpa) || memory_read(mem, gpa, to, n))
+			return -EFAULT;
+		gva.v += n;
+		to += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int paging_write(struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, const void *data,
+		 size_t len)
+{
+	const uint8_t *from = data;
+	gpa_t gpa;
+
+	for (size_t done = 0; done < len;) {
+		size_t n = paging_chunk(gva.v + done, len - done);
+
+		if (paging_translate(mem, sregs, GVA(gva.v + done), &gpa) ||
+		    !memory_at(mem, gpa, n))
+			return -EFAULT;
+		done += n;
+	}
+	while (len) {
+		size_t n = paging_chunk(gva.v, len);
+
+		/* Fails only if this very write has just unmapped its own next page. */
+		if (paging_translate(mem, sregs, gva, &gpa) || memory_write(mem, gpa, from, n))
+			return -EFAULT;
+		gva.v += n;
+		from += n;
+		len -= n;
+	}
+	return 0;
+}
