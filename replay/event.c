@@ -10,8 +10,8 @@
 
 /* Flag bits of the encoding. */
 #define LANDMARK_HAS_CLOCK 1u
-#define INPUT_HALTED 1u
 #define END_AT_LANDMARK 1u
+#define END_HAS_DIGEST 2u
 
 const char *clock_kind_name(enum clock_kind kind)
 {
@@ -170,17 +170,22 @@ void event_encode(struct event_codec *c, const struct event *e, struct buf *out)
 		put_digest(&e->digest.digest, out);
 		break;
 	case EVENT_INPUT:
-		buf_put_u8(out, e->input.halted ? INPUT_HALTED : 0);
-		if (e->input.halted)
+		buf_put_u8(out, (uint8_t)e->input.when);
+		if (e->input.when == INPUT_HALTED)
 			buf_put_varint(out, e->input.vtime);
 		buf_put_u8(out, e->input.len);
 		buf_put(out, e->input.bytes, e->input.len);
 		break;
 	case EVENT_END:
-		buf_put_u8(out, e->end.at_landmark ? END_AT_LANDMARK : 0);
+		buf_put_u8(out, (uint8_t)((e->end.at_landmark ? END_AT_LANDMARK : 0) |
+					  (e->end.has_digest ? END_HAS_DIGEST : 0)));
 		buf_put_u8(out, (uint8_t)e->end.end);
 		buf_put_u32(out, e->end.code);
 		buf_put_varint(out, e->end.vtime);
+		if (e->end.has_digest) {
+			put_regs(c, &e->end.regs, out);
+			put_digest(&e->end.digest, out);
+		}
 		break;
 	}
 }
@@ -214,21 +219,25 @@ int event_decode(struct event_codec *c, struct reader *in, struct event *e, stru
 		get_digest(in, &e->digest.digest);
 		break;
 	case EVENT_INPUT:
-		flags = reader_u8(in);
-		e->input.halted = flags & INPUT_HALTED;
-		if (e->input.halted)
+		e->input.when = (enum input_when)reader_u8(in);
+		if (e->input.when == INPUT_HALTED)
 			e->input.vtime = reader_varint(in);
 		e->input.len = reader_u8(in);
-		if (e->input.len > EVENT_INPUT_MAX)
+		if (e->input.len > EVENT_INPUT_MAX || e->input.when > INPUT_AT_LANDMARK)
 			goto bad;
 		reader_get(in, e->input.bytes, e->input.len);
 		break;
 	case EVENT_END:
 		flags = reader_u8(in);
 		e->end.at_landmark = flags & END_AT_LANDMARK;
+		e->end.has_digest = flags & END_HAS_DIGEST;
 		e->end.end = (enum machine_end)reader_u8(in);
 		e->end.code = reader_u32(in);
 		e->end.vtime = reader_varint(in);
+		if (e->end.has_digest) {
+			get_regs(c, in, &e->end.regs);
+			get_digest(in, &e->end.digest);
+		}
 		if (e->end.end == END_NONE || e->end.end >= END_COUNT)
 			goto bad;
 		break;

@@ -37,6 +37,13 @@ void trace_machine_encode(const struct trace_machine *tm, struct buf *out);
 int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *tm, struct err *err);
 void trace_machine_free(struct trace_machine *tm);
 
+/* When input reaches the guest. */
+enum input_when {
+	INPUT_AT_BOUNDARY, /* right after the boundary */
+	INPUT_HALTED,      /* while halted, at `vtime` */
+	INPUT_AT_LANDMARK, /* right after the landmark that is the event before */
+};
+
 enum event_type {
 	EVENT_LANDMARK = 1, /* time passes at a place between boundaries */
 	EVENT_DIGEST = 2,   /* what the machine must look like after this boundary */
@@ -46,8 +53,8 @@ enum event_type {
 
 #define EVENT_INPUT_MAX UART_FIFO
 #define REGS_COUNT 18 /* struct kvm_regs as 64-bit words, in its order */
-#define REG_RFLAGS 17
-#define REG_RIP 16
+#define REGS_RFLAGS 17
+#define REGS_RIP 16
 
 struct event {
 	enum event_type type;
@@ -66,8 +73,8 @@ struct event {
 			struct machine_digest digest;
 		} digest;
 		struct {
-			bool halted;    /* while halted, at `vtime`; else right after the boundary */
-			uint64_t vtime;
+			enum input_when when;
+			uint64_t vtime; /* INPUT_HALTED only */
 			uint8_t len;
 			uint8_t bytes[EVENT_INPUT_MAX];
 		} input;
@@ -75,7 +82,10 @@ struct event {
 			enum machine_end end;
 			uint32_t code;
 			bool at_landmark; /* at the landmark just before it, else after the boundary */
+			bool has_digest;  /* not if the run was stopped where no landmark can be */
 			uint64_t vtime;
+			struct kvm_regs regs;
+			struct machine_digest digest;
 		} end;
 	};
 };

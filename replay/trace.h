@@ -30,6 +30,9 @@ enum trace_frame {
 	TRACE_END = 4,     /* nothing follows */
 };
 
+/* First byte of a TRACE_FILE frame. */
+enum { TRACE_FILE_KERNEL = 1, TRACE_FILE_INITRD = 2 };
+
 struct trace_writer;
 
 /* Create FILE anew. An existing trace is replaced only when the new one is begun. */

@@ -1,0 +1,532 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "replay/recorder.h"
+
+#include "vmm/kick.h"
+#include "vmm/paging.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Boundaries between two digests while the guest is busy: about 10 ms of exits. */
+#define DIGEST_EVERY 1024
+/* A wake-up from HLT that takes at most this many boundaries is idling and costs no log bytes. */
+#define IDLE_WAKEUP 64
+/* An unfinished frame is written after this much host time, so a crash costs little. */
+#define FLUSH_NS (200 * NSEC_PER_MSEC)
+#define FLUSH_BYTES (64u << 10)
+/* vtime never jumps further than this at one landmark. */
+#define ADVANCE_MAX NSEC_PER_SEC
+/* Steps to leave an interrupt shadow or a string instruction before the kick is given up. */
+#define LEAVE_STEPS 256
+/* After a kick in user code, where no landmark can be: look again this soon. */
+#define RETRY_NS (100 * NSEC_PER_USEC)
+/* Longest sleep at HLT or for input before interruption and limits are looked at. */
+#define SLEEP_NS (50 * NSEC_PER_MSEC)
+
+struct recorder {
+	struct machine *m;
+	struct recorder_options o;
+	struct trace_writer *w;
+	struct kick_timer timer;
+	struct event_codec codec;
+	struct buf log;
+	struct recorder_counts counts;
+
+	uint64_t start;       /* host_ns at the start */
+	uint64_t last_flush;  /* host_ns */
+	uint64_t clock_base;  /* instruction clock at the last boundary */
+
+	/* How far vtime lags behind host time, as of the last kick. */
+	uint64_t lag;
+	uint64_t last_cpu, last_vtime;
+
+	unsigned leaving;     /* steps left for leaving an unsuitable place; 0: not leaving */
+	uint64_t jitter;      /* generator for the length of quanta */
+
+	uint64_t last_digest;   /* boundary */
+	uint64_t last_halt;     /* boundary of the last HLT */
+	uint64_t idle;          /* boundaries since the last digest that were idling */
+	bool at_boundary;       /* the guest has not run since the last boundary */
+	bool at_landmark;       /* ... since the last landmark */
+
+	bool input_open;
+	bool input_waits;       /* a kick has seen input; take it at the next boundary */
+	bool input_always;      /* regular file: always readable */
+};
+
+static int flush(struct recorder *r, struct err *err)
+{
+	int rc = 0;
+
+	if (r->log.failed)
+		return err_set(err, ENOMEM, "out of memory for the log");
+	if (r->log.len)
+		rc = trace_writer_frame(r->w, TRACE_EVENTS, r->log.data, r->log.len, err);
+	buf_clear(&r->log);
+	r->last_flush = host_ns();
+	return rc;
+}
+
+static int log_event(struct recorder *r, const struct event *e, struct err *err)
+{
+	size_t before = r->log.len;
+
+	event_encode(&r->codec, e, &r->log);
+	r->counts.log_bytes += r->log.len - before;
+	if (e->type == EVENT_LANDMARK)
+		r->counts.landmark_bytes += r->log.len - before;
+	if (r->log.len >= FLUSH_BYTES || r->log.failed || host_ns() - r->last_flush >= FLUSH_NS)
+		return flush(r, err);
+	return 0;
+}
+
+static int log_digest(struct recorder *r, struct machine *m, struct err *err)
+{
+	struct event e = {.type = EVENT_DIGEST, .boundary = m->boundary};
+	int rc = machine_digest(m, &e.digest.digest, err);
+
+	if (rc < 0)
+		return rc;
+	e.digest.regs = event_regs(&m->vcpu[0]);
+	r->counts.digests++;
+	r->last_digest = m->boundary;
+	r->idle = 0;
+	return log_event(r, &e, err);
+}
+
+/* --- input ----------------------------------------------------------------------------------- */
+
+static bool input_ready(struct recorder *r, int timeout_ms)
+{
+	struct pollfd p = {.fd = r->o.input_fd, .events = POLLIN};
+
+	if (!r->input_open)
+		return false;
+	return r->input_always || poll(&p, 1, timeout_ms) > 0;
+}
+
+/* Take what the UART has room for. */
+static int take_input(struct recorder *r, struct machine *m, enum input_when when,
+		      struct err *err)
+{
+	struct event e = {.type = EVENT_INPUT, .boundary = m->boundary};
+	size_t room = uart_room(&m->uart);
+	ssize_t n;
+
+	if (room > EVENT_INPUT_MAX)
+		room = EVENT_INPUT_MAX;
+	if (!room || !input_ready(r, 0))
+		return 0;
+	n = read(r->o.input_fd, e.input.bytes, room);
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return 0;
+	if (n < 0)
+		return err_sys(err, errno, "cannot read the guest's input");
+	if (n == 0) {
+		r->input_open = false;
+		return 0;
+	}
+	e.input.len = (uint8_t)n;
+	e.input.when = when;
+	e.input.vtime = m->vtime;
+	uart_receive(&m->uart, e.input.bytes, (size_t)n);
+	devices_update_deadline(m);
+	r->counts.inputs++;
+	return r->w ? log_event(r, &e, err) : 0;
+}
+
+/* --- boundaries ------------------------------------------------------------------------------ */
+
+static int on_boundary(void *ctx, struct machine *m, struct err *err)
+{
+	struct recorder *r = ctx;
+	bool halt = m->vcpu[0].run->exit_reason == KVM_EXIT_HLT;
+	int rc = 0;
+
+	r->leaving = 0;
+	r->at_boundary = true;
+	if (r->input_waits || (halt && r->input_open)) {
+		r->input_waits = false;
+		rc = take_input(r, m, INPUT_AT_BOUNDARY, err);
+		if (rc < 0)
+			return rc;
+	}
+	if (!r->w)
+		return 0;
+	if (halt) {
+		if (m->boundary - r->last_halt <= IDLE_WAKEUP)
+			r->idle += m->boundary - r->last_halt;
+		r->last_halt = m->boundary;
+	}
+	if (m->boundary == 0 || m->boundary - r->last_digest - r->idle >= DIGEST_EVERY) {
+		rc = log_digest(r, m, err);
+		if (rc < 0)
+			return rc;
+	}
+	if (r->o.clock == CLOCK_EMUL)
+		r->clock_base = vcpu_clock(&m->vcpu[0]);
+	return 0;
+}
+
+static void check_limits(struct recorder *r, struct machine *m)
+{
+	if (r->o.interrupted && *r->o.interrupted)
+		machine_end(m, END_INTERRUPTED, 0);
+	else if (r->o.max_ns && host_ns() - r->start >= r->o.max_ns)
+		machine_end(m, END_LIMIT, 0);
+}
+
+/* Sleep until input, until `due` (host_ns; TIME_NEVER: none), or for a while. */
+static void sleep_for_input(struct recorder *r, uint64_t due)
+{
+	uint64_t now = host_ns();
+	uint64_t wait = due == TIME_NEVER || due > now + SLEEP_NS ? SLEEP_NS
+			: due > now				  ? due - now
+								  : 0;
+
+	if (r->input_open && !r->input_always) {
+		input_ready(r, (int)((wait + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC));
+	} else {
+		struct timespec t = {0, (long)wait};
+
+		nanosleep(&t, NULL);
+	}
+}
+
+static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err *err)
+{
+	struct recorder *r = ctx;
+	uint64_t began = host_ns(), due = TIME_NEVER;
+	int rc;
+
+	check_limits(r, m);
+	/* Sleep only to keep real-time pace, or where input alone can wake the guest. */
+	if (m->end || (deadline == TIME_NEVER ? !r->input_open : !r->o.realtime))
+		return 0;
+	if (r->w && r->log.len) {
+		rc = flush(r, err);
+		if (rc < 0)
+			return rc;
+	}
+	if (deadline != TIME_NEVER)
+		due = began + (uint64_t)((double)(deadline - m->vtime) / r->o.time_rate);
+	while (!m->end && host_ns() < due && (r->input_open || deadline != TIME_NEVER)) {
+		uint64_t passed = (uint64_t)((double)(host_ns() - began) * r->o.time_rate);
+
+		if (r->input_open && uart_room(&m->uart) && input_ready(r, 0)) {
+			/* Before the deadline, so that the replayer can tell what came first. */
+			if (deadline != TIME_NEVER && passed < deadline - m->vtime)
+				machine_pass_time(m, passed);
+			rc = take_input(r, m, INPUT_HALTED, err);
+			if (rc < 0 || r->input_open)
+				return rc;
+			continue;
+		}
+		sleep_for_input(r, due);
+		check_limits(r, m);
+	}
+	return 0;
+}
+
+/* --- landmarks ------------------------------------------------------------------------------- */
+
+/* Standing on a string instruction with a REP prefix: some iterations may be done, and no host can be
+ * stopped between the same two again. */
+static bool in_string_instruction(struct machine *m)
+{
+	struct vcpu *v = &m->vcpu[0];
+	struct kvm_sregs sregs;
+	bool rep = false;
+	uint8_t b;
+
+	if (vcpu_get_sregs(v, &sregs, NULL) < 0)
+		return false;
+	for (unsigned i = 0; i < 15; i++) {
+		if (paging_read(m->mem, &sregs, GVA(vcpu_regs(v)->rip + i), &b, 1) < 0)
+			return false;
+		if (b == 0xf2 || b == 0xf3)
+			rep = true;
+		else if (b == 0x66 || b == 0x67 || (b & 0xf0) == 0x40 || b == 0x2e || b == 0x36 ||
+			 b == 0x3e || b == 0x26 || b == 0x64 || b == 0x65)
+			continue;
+		else
+			return rep && ((b >= 0x6c && b <= 0x6f) || (b >= 0xa4 && b <= 0xa7) ||
+				       (b >= 0xaa && b <= 0xaf));
+	}
+	return false;
+}
+
+enum place { PLACE_GOOD, PLACE_LEAVE, PLACE_DEFER };
+
+/* Can this place be found again on this host? */
+static int judge_place(struct recorder *r, struct machine *m, enum place *place, struct err *err)
+{
+	struct vcpu *v = &m->vcpu[0];
+	bool clean;
+	int rc = vcpu_complete(v, err);
+	int cpl = rc < 0 ? rc : vcpu_cpl(v, err);
+
+	if (cpl < 0)
+		return cpl;
+	if (cpl != 0) {
+		/* The clock does not count there, and breakpoints do not stop there everywhere. */
+		*place = PLACE_DEFER;
+		return 0;
+	}
+	rc = vcpu_is_clean(v, &clean, err);
+	if (rc < 0)
+		return rc;
+	*place = PLACE_GOOD;
+	if (!clean || in_string_instruction(m))
+		*place = PLACE_LEAVE;
+	else if (r->o.clock == CLOCK_EMUL && vcpu_clock(v) == r->clock_base)
+		*place = PLACE_LEAVE; /* still at the boundary: nothing has been counted */
+	return 0;
+}
+
+static int log_landmark(struct recorder *r, struct machine *m, uint64_t advance, struct err *err)
+{
+	struct event e = {.type = EVENT_LANDMARK, .boundary = m->boundary};
+	int rc;
+
+	r->counts.landmarks++;
+	if (!r->w)
+		return 0;
+	if (r->o.clock == CLOCK_EMUL) {
+		e.landmark.has_clock = true;
+		e.landmark.clock = vcpu_clock(&m->vcpu[0]) - r->clock_base;
+	}
+	e.landmark.advance = advance;
+	e.landmark.regs = event_regs(&m->vcpu[0]);
+	e.landmark.witness = machine_witness(m);
+	rc = machine_digest(m, &e.landmark.digest, err);
+	if (rc < 0)
+		return rc;
+	return log_event(r, &e, err);
+}
+
+/* How far vtime has fallen behind the host since the last look. */
+static void update_lag(struct recorder *r, struct machine *m)
+{
+	uint64_t cpu = host_cpu_ns();
+	uint64_t host = (uint64_t)((double)(cpu - r->last_cpu) * r->o.time_rate);
+	uint64_t guest = m->vtime - r->last_vtime;
+
+	r->last_cpu = cpu;
+	r->last_vtime = m->vtime;
+	/* A guest that is ahead (it idled) gets no credit: it would stand still later. */
+	r->lag = r->lag + host > guest ? r->lag + host - guest : 0;
+	if (r->lag > ADVANCE_MAX)
+		r->lag = ADVANCE_MAX;
+}
+
+static void set_timer(struct recorder *r, uint64_t first)
+{
+	kick_timer_set(&r->timer, first, r->o.quantum);
+}
+
+/* The seed moves where the guest is interrupted: half to one and a half quanta. */
+static uint64_t next_quantum(struct recorder *r)
+{
+	r->jitter = r->jitter * 6364136223846793005ull + 1442695040888963407ull;
+	return r->o.quantum / 2 + (r->jitter >> 33) % r->o.quantum + 1;
+}
+
+static int try_land(struct recorder *r, struct machine *m, struct err *err)
+{
+	bool due = m->vtime + r->lag >= m->deadline ||
+		   (r->input_open && uart_room(&m->uart) && input_ready(r, 0)) || m->end;
+	enum place place;
+	uint64_t advance = r->lag;
+	int rc;
+
+	if (!due || machine_interrupt_waits(m)) {
+		r->leaving = 0;
+		return 0;
+	}
+	rc = judge_place(r, m, &place, err);
+	if (rc < 0)
+		return rc;
+	if (place == PLACE_LEAVE) {
+		r->leaving = r->leaving ? r->leaving - 1 : LEAVE_STEPS;
+		if (r->leaving)
+			return 0;
+		place = PLACE_DEFER;
+	}
+	r->leaving = 0;
+	if (place == PLACE_DEFER) {
+		r->counts.deferred++;
+		r->input_waits = true;
+		set_timer(r, RETRY_NS);
+		return 0;
+	}
+	rc = log_landmark(r, m, advance, err);
+	if (rc < 0)
+		return rc;
+	r->lag = 0;
+	r->last_vtime = m->vtime + advance;
+	machine_land(m, advance);
+	r->at_landmark = true;
+	/* A guest that polls memory for what its interrupt handler stores never comes to a boundary. */
+	r->input_waits = false;
+	return take_input(r, m, INPUT_AT_LANDMARK, err);
+}
+
+static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct err *err)
+{
+	struct recorder *r = ctx;
+	int rc;
+
+	if (stop == VCPU_KICK) {
+		r->counts.kicks++;
+		update_lag(r, m);
+		set_timer(r, next_quantum(r));
+		check_limits(r, m);
+		if (r->w && r->log.len && host_ns() - r->last_flush >= FLUSH_NS) {
+			rc = flush(r, err);
+			if (rc < 0)
+				return rc;
+		}
+	} else if (!r->leaving) {
+		return 0;
+	}
+	return try_land(r, m, err);
+}
+
+static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struct err *err)
+{
+	struct recorder *r = ctx;
+
+	(void)m;
+	(void)err;
+	r->at_boundary = r->at_landmark = false;
+	if (r->leaving)
+		req->step = true;
+	return 0;
+}
+
+static const struct nondet_ops recorder_ops = {
+	.plan = on_plan,
+	.stopped = on_stopped,
+	.boundary = on_boundary,
+	.halted = on_halted,
+};
+
+int recorder_create(struct recorder **out, struct machine *m, const struct recorder_options *options,
+		    struct trace_writer *w, struct err *err)
+{
+	struct recorder *r = calloc(1, sizeof(*r));
+	int rc;
+
+	if (!r)
+		return err_set(err, ENOMEM, "out of memory");
+	r->m = m;
+	r->o = *options;
+	r->w = w;
+	r->jitter = m->config.seed;
+	r->input_open = options->input_fd >= 0;
+	if (r->input_open) {
+		struct pollfd p = {.fd = options->input_fd, .events = POLLIN};
+		off_t seekable = lseek(options->input_fd, 0, SEEK_CUR);
+
+		r->input_always = seekable >= 0 && poll(&p, 1, 0) > 0;
+	}
+	rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
+	if (rc < 0) {
+		free(r);
+		return rc;
+	}
+	r->start = r->last_flush = host_ns();
+	r->last_cpu = host_cpu_ns();
+	m->nondet = &recorder_ops;
+	m->nondet_ctx = r;
+	set_timer(r, next_quantum(r));
+	*out = r;
+	return 0;
+}
+
+int recorder_finish(struct recorder *r, struct err *err)
+{
+	struct machine *m = r->m;
+	struct event e = {.type = EVENT_END, .boundary = m->boundary};
+	int rc;
+
+	if (!r->w)
+		return 0;
+	if (m->end == END_NONE)
+		return flush(r, err); /* failed: what was logged is all there is */
+	e.end.end = m->end;
+	e.end.code = m->end_code;
+	e.end.vtime = m->vtime;
+	e.end.at_landmark = r->at_landmark;
+	if (r->at_boundary || r->at_landmark) {
+		e.end.has_digest = true;
+		rc = machine_digest(m, &e.end.digest, err);
+		if (rc < 0)
+			return rc;
+		e.end.regs = event_regs(&m->vcpu[0]);
+	}
+	rc = log_event(r, &e, err);
+	if (rc == 0)
+		rc = flush(r, err);
+	return rc < 0 ? rc : trace_writer_frame(r->w, TRACE_END, NULL, 0, err);
+}
+
+static int write_file(struct trace_writer *w, uint8_t which, const uint8_t *data, size_t size,
+		      struct err *err)
+{
+	const size_t chunk = TRACE_FRAME_RAW_MAX - 9;
+	struct buf b = {0};
+	int rc = 0;
+
+	for (size_t at = 0; at < size && rc == 0; at += chunk) {
+		size_t n = size - at < chunk ? size - at : chunk;
+
+		buf_clear(&b);
+		buf_put_u8(&b, which);
+		buf_put_u64(&b, size);
+		buf_put(&b, data + at, n);
+		rc = b.failed ? err_set(err, ENOMEM, "out of memory")
+			      : trace_writer_frame(w, TRACE_FILE, b.data, b.len, err);
+	}
+	buf_free(&b);
+	return rc;
+}
+
+int recorder_write_head(struct trace_writer *w, struct trace_machine *tm,
+			const struct guest_image *image, struct err *err)
+{
+	struct buf b = {0};
+	int rc;
+
+	tm->kernel_size = image->kernel_size;
+	tm->initrd_size = image->initrd_size;
+	if (image->kernel_size > TRACE_FILE_MAX || image->initrd_size > TRACE_FILE_MAX)
+		return err_set(err, EFBIG, "a kernel or initrd over 1 GiB does not fit into a trace");
+	trace_machine_encode(tm, &b);
+	rc = b.failed ? err_set(err, ENOMEM, "out of memory")
+		      : trace_writer_frame(w, TRACE_MACHINE, b.data, b.len, err);
+	buf_free(&b);
+	if (rc == 0)
+		rc = write_file(w, TRACE_FILE_KERNEL, image->kernel, image->kernel_size, err);
+	if (rc == 0)
+		rc = write_file(w, TRACE_FILE_INITRD, image->initrd, image->initrd_size, err);
+	return rc;
+}
+
+void recorder_destroy(struct recorder *r)
+{
+	if (!r)
+		return;
+	kick_timer_destroy(&r->timer);
+	buf_free(&r->log);
+	free(r);
+}
+
+const struct recorder_counts *recorder_counts(const struct recorder *r)
+{
+	return &r->counts;
+}
