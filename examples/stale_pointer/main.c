@@ -9,11 +9,19 @@
 #include "session.h"
 
 #define TICK_HZ 1000
-#define BURST_MAX 4
+#define BURST_MIN 60
+#define BURST_SPREAD 120
+#define PAUSE_TICKS_MIN 5
+#define PAUSE_TICKS_SPREAD 32
 #define SWEEP_TICKS 250
 #define SESSION_TICKS 200
 
 static uint64_t random_state;
+
+static uint64_t random_below(uint64_t n)
+{
+	return (xorshift64(&random_state) >> 16) % n;
+}
 
 static void connection_accept(void)
 {
@@ -32,8 +40,8 @@ static void connection_accept(void)
 
 void guest_main(void)
 {
-	uint64_t ticks = cmdline_get_u64("ticks", 1000);
-	uint64_t next_sweep = SWEEP_TICKS;
+	uint64_t ticks = cmdline_get_u64("ticks", 800);
+	uint64_t next_burst = 0, next_sweep = SWEEP_TICKS;
 	size_t closed = 0;
 
 	random_state = random_seed();
@@ -44,8 +52,12 @@ void guest_main(void)
 	irq_enable();
 	kprintf("gateway up, %d ticks a second\n", TICK_HZ);
 	while (timer_ticks < ticks) {
-		for (uint64_t n = xorshift64(&random_state) % BURST_MAX; n; n--)
-			connection_accept();
+		if (timer_ticks >= next_burst) {
+			for (uint64_t n = BURST_MIN + random_below(BURST_SPREAD); n; n--)
+				connection_accept();
+			next_burst =
+				timer_ticks + PAUSE_TICKS_MIN + random_below(PAUSE_TICKS_SPREAD);
+		}
 		if (timer_ticks >= next_sweep) {
 			closed += session_sweep(timer_ticks - SESSION_TICKS);
 			next_sweep += SWEEP_TICKS;

@@ -9,7 +9,7 @@
 #define CMOS_LOG 0x41
 #define CMOS_LOG_SIZE 63
 
-#define WATCHDOG_TICKS 32
+#define WATCHDOG_TICKS 8
 #define STALL_TICKS 200
 
 enum request_state { REQUEST_NEW, REQUEST_BUSY, REQUEST_DONE };
