@@ -512,6 +512,9 @@ int machine_run(struct machine *m, struct err *err)
 			rc = m->nondet->plan(m->nondet_ctx, m, &req, err);
 		if (rc < 0 || m->end || m->pause)
 			break;
+		/* The plan itself raised an interrupt, by landing: deliver it first. */
+		if (pic_pending(&m->pic) && !req.step && !req.window)
+			continue;
 		rc = vcpu_run(v, &req, &stop, err);
 		if (rc < 0)
 			break;

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "replay/landmark.h"
+
+#include "vmm/kick.h"
+
+#include <string.h>
+
+/* Closer than this many counts, single steps are cheaper than another timed run: a step costs about as
+ * much as ten emulated instructions, a kick and its re-entry about as much as fifty. */
+#define STEP_COUNTS 48
+/* Part of the remaining way to run before looking again. Running past a landmark cannot be undone, and
+ * instructions differ in cost, so the guess is taken from the fastest stretch seen and cut by this. */
+#define APPROACH 0.6
+/* Before any stretch was measured: faster than any emulator. */
+#define NS_PER_COUNT_FIRST 50.0
+/* Stretches shorter than this say more about the timer than about the guest. */
+#define MEASURE_COUNTS 200
+/* A kick shorter than this is lost in its own cost. */
+#define KICK_MIN_NS 4000
+/* A search by state that takes longer than this has missed its place. */
+#define SEARCH_NS (120 * NSEC_PER_SEC)
+
+void landmark_base(struct landmark_search *s, const struct machine *m)
+{
+	s->clock_base = vcpu_clock(&m->vcpu[0]);
+}
+
+void landmark_begin(struct landmark_search *s, const struct machine *m, const struct event *e,
+		    enum clock_kind clock, bool at_boundary)
+{
+	s->by_clock = clock == CLOCK_EMUL && e->landmark.has_clock && m->caps.emul_clock;
+	s->e = e;
+	s->active = true;
+	s->started = host_ns();
+	s->run_from = 0;
+	if (at_boundary && s->by_clock)
+		landmark_base(s, m);
+}
+
+void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_request *req,
+		   uint64_t *wait)
+{
+	uint64_t done, left;
+	double ns;
+
+	if (!s->by_clock) {
+		req->has_breakpoint = true;
+		req->breakpoint = GVA(s->e->landmark.regs.rip);
+		return;
+	}
+	done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
+	left = s->e->landmark.clock > done ? s->e->landmark.clock - done : 0;
+	ns = s->ns_per_count > 0 ? s->ns_per_count : NS_PER_COUNT_FIRST;
+	if (left <= STEP_COUNTS) {
+		req->step = true;
+		s->run_from = 0;
+		return;
+	}
+	*wait = (uint64_t)((double)(left - STEP_COUNTS / 2) * ns * APPROACH);
+	if (*wait < KICK_MIN_NS)
+		*wait = KICK_MIN_NS;
+	s->run_from = host_ns();
+	s->run_clock = done;
+}
+
+static void measure(struct landmark_search *s, uint64_t done)
+{
+	uint64_t counts = done - s->run_clock;
+	double ns;
+
+	if (!s->run_from || counts < MEASURE_COUNTS)
+		return;
+	ns = (double)(host_ns() - s->run_from) / (double)counts;
+	if (s->ns_per_count <= 0 || ns < s->ns_per_count)
+		s->ns_per_count = ns;
+	else
+		s->ns_per_count += (ns - s->ns_per_count) / 64;
+}
+
+int landmark_check(struct landmark_search *s, struct machine *m, enum landmark_verdict *verdict,
+		   struct err *err)
+{
+	const struct event *e = s->e;
+	struct machine_digest digest;
+	struct kvm_regs regs;
+	int rc;
+
+	*verdict = LANDMARK_AHEAD;
+	s->stops++;
+	rc = vcpu_complete(&m->vcpu[0], err);
+	if (rc < 0)
+		return rc;
+	if (s->by_clock) {
+		uint64_t done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
+
+		measure(s, done);
+		s->run_from = 0;
+		if (done < e->landmark.clock)
+			return 0;
+		if (done > e->landmark.clock) {
+			*verdict = LANDMARK_PASSED;
+			return 0;
+		}
+	}
+	regs = event_regs(&m->vcpu[0]);
+	if (memcmp(&regs, &e->landmark.regs, sizeof(regs)) != 0) {
+		*verdict = s->by_clock				     ? LANDMARK_DIFFERS
+			   : host_ns() - s->started > SEARCH_NS	     ? LANDMARK_LOST
+								     : LANDMARK_AHEAD;
+		return 0;
+	}
+	if (s->by_clock) {
+		*verdict = LANDMARK_HERE;
+		return 0;
+	}
+	if (machine_witness(m) != e->landmark.witness) {
+		s->ambiguous++;
+		return 0;
+	}
+	rc = machine_digest(m, &digest, err);
+	if (rc < 0)
+		return rc;
+	if (digest.state == e->landmark.digest.state && digest.memory == e->landmark.digest.memory)
+		*verdict = LANDMARK_HERE;
+	else
+		s->ambiguous++;
+	return 0;
+}

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "replay/replayer.h"
+
+#include "replay/landmark.h"
+#include "vmm/kick.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A replay is looked at this often for the user's interrupt. */
+#define LOOK_NS (100 * NSEC_PER_MSEC)
+
+struct replayer {
+	struct machine *m;
+	struct replay_file *f;
+	struct replay_options o;
+	struct kick_timer timer;
+	struct landmark_search search;
+
+	struct event next;
+	bool have_next;         /* `next` is the event to come */
+	uint64_t events;        /* read so far */
+	struct event recent[REPLAY_RECENT];
+	uint64_t passed;        /* events that happened */
+	bool at_boundary;       /* the guest has not run since the last boundary */
+
+	uint64_t steps;         /* made since the target's boundary */
+	struct divergence divergence;
+	struct replay_counts counts;
+};
+
+static int read_event(struct replayer *r, struct err *err)
+{
+	int rc = replay_file_next(r->f, &r->next, err);
+
+	if (rc > 0 && r->o.fault.kind == FAULT_DROP_EVENT && r->events == r->o.fault.where) {
+		r->events++;
+		rc = replay_file_next(r->f, &r->next, err);
+	}
+	r->have_next = rc > 0;
+	r->events += rc > 0;
+	r->search.active = false;
+	return rc < 0 ? rc : 0;
+}
+
+/* The event happened as recorded: on to the next. */
+static int event_done(struct replayer *r, struct err *err)
+{
+	r->recent[r->passed++ % REPLAY_RECENT] = r->next;
+	r->divergence.last_good = r->next.boundary;
+	return read_event(r, err);
+}
+
+static int diverged(struct replayer *r, struct err *err)
+{
+	struct divergence *d = &r->divergence;
+
+	d->found = true;
+	d->at = (struct position){r->m->boundary, 0};
+	d->event = r->have_next ? r->next.type : EVENT_END;
+	return err_set(err, EILSEQ, "the replay diverges from the recording at boundary %" PRIu64 ": %s",
+		       d->at.boundary, d->what);
+}
+
+#define DIVERGED(r, err, ...) \
+	(snprintf((r)->divergence.what, sizeof((r)->divergence.what), __VA_ARGS__), diverged(r, err))
+
+/* Name the first register that differs; false if none does. */
+static bool registers_differ(const struct kvm_regs *now, const struct kvm_regs *then, char *what,
+			     size_t size)
+{
+	const uint64_t *a = (const uint64_t *)now, *b = (const uint64_t *)then;
+
+	for (unsigned i = 0; i < REGS_COUNT; i++) {
+		if (a[i] == b[i])
+			continue;
+		snprintf(what, size, "register %s is 0x%" PRIx64 ", recorded 0x%" PRIx64,
+			 event_reg_name(i), a[i], b[i]);
+		return true;
+	}
+	return false;
+}
+
+/* Compare the machine with what was recorded. 0, or -EILSEQ. */
+static int compare(struct replayer *r, const struct kvm_regs *regs, const struct machine_digest *then,
+		   struct err *err)
+{
+	struct machine_digest now;
+	struct kvm_regs here;
+	int rc = machine_digest(r->m, &now, err);
+
+	if (rc < 0)
+		return rc;
+	here = event_regs(&r->m->vcpu[0]);
+	if (registers_differ(&here, regs, r->divergence.what, sizeof(r->divergence.what)))
+		return diverged(r, err);
+	if (now.memory != then->memory)
+		return DIVERGED(r, err, "guest memory (digest %016" PRIx64 ", recorded %016" PRIx64 ")",
+				now.memory, then->memory);
+	if (now.state != then->state)
+		return DIVERGED(r, err,
+				"device or system register state (digest %016" PRIx64 ", recorded %016" PRIx64 ")",
+				now.state, then->state);
+	return 0;
+}
+
+static int give_input(struct replayer *r, struct err *err)
+{
+	struct event *e = &r->next;
+
+	if (uart_room(&r->m->uart) < e->input.len)
+		return DIVERGED(r, err, "the serial port has no room for input that it took when recorded");
+	uart_receive(&r->m->uart, e->input.bytes, e->input.len);
+	devices_update_deadline(r->m);
+	r->counts.inputs++;
+	return event_done(r, err);
+}
+
+static bool next_is(const struct replayer *r, enum event_type type)
+{
+	return r->have_next && r->next.type == type && r->next.boundary == r->m->boundary;
+}
+
+/* Ends that came from outside happen here because the trace says so; the others come by themselves. */
+static bool end_is_imposed(enum machine_end end)
+{
+	return end == END_LIMIT || end == END_UNTIL || end == END_INTERRUPTED || end == END_OF_TRACE;
+}
+
+static void impose_end(struct replayer *r)
+{
+	if (!r->have_next)
+		machine_end(r->m, END_OF_TRACE, 0);
+	else if (next_is(r, EVENT_END) && end_is_imposed(r->next.end.end) &&
+		 r->next.end.vtime == r->m->vtime)
+		machine_end(r->m, r->next.end.end, r->next.end.code);
+}
+
+static int inject_fault(struct replayer *r, struct err *err)
+{
+	struct replay_fault *fault = &r->o.fault;
+	struct vcpu *v = &r->m->vcpu[0];
+	uint8_t *p;
+	int rc;
+
+	if (fault->boundary != r->m->boundary ||
+	    (fault->kind != FAULT_MEMORY && fault->kind != FAULT_REGISTER))
+		return 0;
+	rc = vcpu_complete(v, err);
+	if (rc < 0)
+		return rc;
+	if (fault->kind == FAULT_MEMORY) {
+		p = memory_at_dirty(r->m->mem, GPA(fault->where), 1);
+		if (p)
+			*p ^= 1;
+	} else {
+		((uint64_t *)vcpu_regs_mut(v))[fault->where % REGS_COUNT] ^= 1;
+	}
+	return 0;
+}
+
+static int on_boundary(void *ctx, struct machine *m, struct err *err)
+{
+	struct replayer *r = ctx;
+	int rc = inject_fault(r, err);
+
+	r->at_boundary = true;
+	r->search.active = false;
+	if (r->o.interrupted && *r->o.interrupted)
+		machine_end(m, END_INTERRUPTED, 0);
+	while (rc == 0) {
+		if (r->have_next && r->next.boundary < m->boundary)
+			return DIVERGED(r, err, r->next.type == EVENT_LANDMARK
+						? "the place of a landmark was not reached before this boundary"
+						: "the guest went on where the recording has another event");
+		if (next_is(r, EVENT_INPUT) && r->next.input.when == INPUT_AT_BOUNDARY) {
+			rc = give_input(r, err);
+		} else if (next_is(r, EVENT_DIGEST)) {
+			rc = compare(r, &r->next.digest.regs, &r->next.digest.digest, err);
+			r->counts.digests += rc == 0;
+			if (rc == 0)
+				rc = event_done(r, err);
+		} else {
+			break;
+		}
+	}
+	if (rc < 0)
+		return rc;
+	impose_end(r);
+	if (r->o.has_target && m->boundary >= r->o.target.boundary &&
+	    (m->boundary > r->o.target.boundary || r->o.target.steps == 0))
+		m->pause = true;
+	r->steps = 0;
+	return 0;
+}
+
+static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err *err)
+{
+	struct replayer *r = ctx;
+
+	if (next_is(r, EVENT_INPUT) && r->next.input.when == INPUT_HALTED &&
+	    r->next.input.vtime < deadline) {
+		if (r->next.input.vtime < m->vtime)
+			return DIVERGED(r, err, "time has passed further than when input came");
+		machine_pass_time(m, r->next.input.vtime - m->vtime);
+		return give_input(r, err);
+	}
+	if (r->o.interrupted && *r->o.interrupted)
+		machine_end(m, END_INTERRUPTED, 0);
+	impose_end(r);
+	return 0;
+}
+
+/* The landmark is here: let its time pass. */
+static int land(struct replayer *r, struct err *err)
+{
+	struct machine *m = r->m;
+	int rc = compare(r, &r->next.landmark.regs, &r->next.landmark.digest, err);
+	uint64_t advance = r->next.landmark.advance;
+
+	if (rc < 0)
+		return rc;
+	r->counts.landmarks++;
+	machine_land(m, advance);
+	rc = event_done(r, err);
+	if (rc == 0 && next_is(r, EVENT_INPUT) && r->next.input.when == INPUT_AT_LANDMARK)
+		rc = give_input(r, err);
+	if (rc == 0)
+		impose_end(r);
+	return rc;
+}
+
+/* Is this the place? Lands if so. */
+static int look(struct replayer *r, struct err *err)
+{
+	enum landmark_verdict verdict;
+	int rc;
+
+	if (!r->search.active || machine_interrupt_waits(r->m))
+		return 0;
+	rc = landmark_check(&r->search, r->m, &verdict, err);
+	if (rc < 0)
+		return rc;
+	r->counts.stops = r->search.stops;
+	r->counts.ambiguous = r->search.ambiguous;
+	switch (verdict) {
+	case LANDMARK_HERE:
+		return land(r, err);
+	case LANDMARK_PASSED:
+		return DIVERGED(r, err, "more instructions were executed than before the landmark");
+	case LANDMARK_LOST:
+		return DIVERGED(r, err, "a landmark's place was not found within the time allowed");
+	case LANDMARK_DIFFERS:
+		return compare(r, &r->next.landmark.regs, &r->next.landmark.digest, err);
+	case LANDMARK_AHEAD:
+		break;
+	}
+	return 0;
+}
+
+static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struct err *err)
+{
+	struct replayer *r = ctx;
+	uint64_t wait = 0;
+	bool fresh = r->at_boundary;
+
+	r->at_boundary = false;
+	/* A landmark can lie at the very place where the search for it begins. */
+	while (!r->search.active && next_is(r, EVENT_LANDMARK) && !machine_interrupt_waits(m)) {
+		int rc;
+
+		landmark_begin(&r->search, m, &r->next, r->o.clock, fresh);
+		rc = look(r, err);
+		if (rc < 0 || m->end)
+			return rc;
+	}
+	if (fresh && !r->search.active && next_is(r, EVENT_LANDMARK))
+		landmark_base(&r->search, m);
+	/* Landing may have raised an interrupt: the machine delivers it before anything runs. */
+	if (machine_interrupt_waits(m) && !req->step && !req->window)
+		return 0;
+	if (r->o.has_target && m->boundary == r->o.target.boundary) {
+		req->step = true;
+		req->window = false;
+	} else if (r->search.active && !machine_interrupt_waits(m)) {
+		landmark_plan(&r->search, m, req, &wait);
+	}
+	if (wait)
+		kick_timer_set(&r->timer, wait, LOOK_NS);
+	return 0;
+}
+
+static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct err *err)
+{
+	struct replayer *r = ctx;
+
+	if (r->o.interrupted && *r->o.interrupted)
+		machine_end(m, END_INTERRUPTED, 0);
+	if (stop == VCPU_STEP && r->o.has_target && m->boundary == r->o.target.boundary &&
+	    ++r->steps >= r->o.target.steps)
+		m->pause = true;
+	return look(r, err);
+}
+
+static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,
+		      uint64_t now, struct err *err)
+{
+	struct replayer *r = ctx;
+
+	return r->o.watched ? r->o.watched(r->o.watched_ctx, m, gpa, len, old, now, err) : 0;
+}
+
+static const struct nondet_ops replayer_ops = {
+	.plan = on_plan,
+	.stopped = on_stopped,
+	.boundary = on_boundary,
+	.halted = on_halted,
+	.watched = on_watched,
+};
+
+int replayer_create(struct replayer **out, struct machine *m, struct replay_file *f,
+		    const struct replay_options *options, struct err *err)
+{
+	struct replayer *r = calloc(1, sizeof(*r));
+	int rc;
+
+	if (!r)
+		return err_set(err, ENOMEM, "out of memory");
+	r->m = m;
+	r->f = f;
+	r->o = *options;
+	rc = replay_file_check_host(f, m, err);
+	if (rc == 0)
+		rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
+	if (rc == 0)
+		rc = read_event(r, err);
+	if (rc < 0) {
+		replayer_destroy(r);
+		return rc;
+	}
+	m->nondet = &replayer_ops;
+	m->nondet_ctx = r;
+	*out = r;
+	return 0;
+}
+
+void replayer_destroy(struct replayer *r)
+{
+	if (!r)
+		return;
+	kick_timer_destroy(&r->timer);
+	free(r);
+}
+
+/* The machine ended: as recorded? */
+static int check_end(struct replayer *r, struct err *err)
+{
+	struct machine *m = r->m;
+	const struct event *e = &r->next;
+
+	if (m->end == END_INTERRUPTED && r->o.interrupted && *r->o.interrupted)
+		return 0;
+	if (m->end == END_OF_TRACE && !r->have_next)
+		return 0;
+	if (!next_is(r, EVENT_END))
+		return DIVERGED(r, err, "the run ended (%s) where the recording went on",
+				machine_end_name(m->end));
+	if (e->end.end != m->end || e->end.code != m->end_code)
+		return DIVERGED(r, err, "the run ended otherwise: %s, status %u; recorded: %s, status %u",
+				machine_end_name(m->end), m->end_code, machine_end_name(e->end.end),
+				e->end.code);
+	if (!e->end.has_digest)
+		return 0;
+	return compare(r, &e->end.regs, &e->end.digest, err);
+}
+
+int replayer_run(struct replayer *r, struct err *err)
+{
+	int rc;
+
+	r->m->pause = false;
+	kick_timer_set(&r->timer, LOOK_NS, LOOK_NS);
+	rc = machine_run(r->m, err);
+	kick_timer_set(&r->timer, 0, 0);
+	if (rc == 0 && r->m->end)
+		rc = check_end(r, err);
+	return rc;
+}
+
+void replayer_set_target(struct replayer *r, struct position target)
+{
+	r->o.has_target = true;
+	/* Steps already made in this boundary count. */
+	r->o.target = target;
+}
+
+const struct divergence *replayer_divergence(const struct replayer *r)
+{
+	return &r->divergence;
+}
+
+const struct replay_counts *replayer_counts(const struct replayer *r)
+{
+	return &r->counts;
+}
+
+struct position replayer_position(const struct replayer *r)
+{
+	return (struct position){r->m->boundary, r->steps};
+}
+
+unsigned replayer_recent(const struct replayer *r, struct event out[REPLAY_RECENT])
+{
+	unsigned n = r->passed < REPLAY_RECENT ? (unsigned)r->passed : REPLAY_RECENT;
+
+	for (unsigned i = 0; i < n; i++)
+		out[i] = r->recent[(r->passed - n + i) % REPLAY_RECENT];
+	return n;
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The replayer: nondet_ops that make the events of a trace happen where they happened, and compare the
+ * machine with what was recorded at every event.
+ */
+#ifndef REPLAY_REPLAYER_H
+#define REPLAY_REPLAYER_H
+
+#include "replay/event.h"
+#include "replay/trace.h"
+#include "vmm/machine.h"
+
+#include <signal.h>
+
+/* A trace opened for replay: its head, read and checked, and its events still to come. */
+struct replay_file {
+	struct trace_reader *reader;
+	struct trace_machine tm;
+	uint8_t *kernel, *initrd;
+	struct guest_image image; /* points into the above */
+	/* Position in the events. */
+	struct reader frame;
+	struct event_codec codec;
+	bool pending;  /* `frame` has been begun */
+};
+
+/* -EBADMSG with what is damaged. */
+int replay_file_open(struct replay_file **f, const char *path, struct err *err);
+void replay_file_close(struct replay_file *f);
+/* The next event: 1, 0 at the end of what is whole, negative on damage. */
+int replay_file_next(struct replay_file *f, struct event *e, struct err *err);
+/* Whether the recorder was cut off before it wrote its end; known after replay_file_next gave 0. */
+bool replay_file_truncated(const struct replay_file *f);
+/* 0 if this host can replay the trace, else one sentence that says why not. */
+int replay_file_check_host(const struct replay_file *f, const struct machine *m, struct err *err);
+
+/* A replay deliberately made wrong, to show that it is noticed. */
+enum fault_kind { FAULT_NONE, FAULT_MEMORY, FAULT_REGISTER, FAULT_DROP_EVENT };
+
+struct replay_fault {
+	enum fault_kind kind;
+	uint64_t boundary; /* where to flip a bit */
+	uint64_t where;    /* gpa; register (index in struct kvm_regs); number of the event in the trace */
+};
+
+/* A place found where the replay is not what was recorded. */
+struct divergence {
+	bool found;
+	struct position at;        /* where it was noticed */
+	uint64_t last_good;        /* boundary of the last event that agreed */
+	enum event_type event;     /* what was being compared */
+	char what[256];            /* first differing thing */
+};
+
+#define REPLAY_RECENT 8
+
+struct replay_options {
+	enum clock_kind clock; /* used for landmarks that have a clock reading */
+	bool has_target;
+	struct position target; /* pause there */
+	struct replay_fault fault;
+	const volatile sig_atomic_t *interrupted; /* ends the run; may be NULL */
+	/* Called for stores to watched memory; see nondet_ops.watched. May be NULL. */
+	int (*watched)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,
+		       uint64_t now, struct err *err);
+	void *watched_ctx;
+};
+
+struct replay_counts {
+	uint64_t landmarks, digests, inputs; /* events reached and found equal */
+	uint64_t stops;     /* times the guest was stopped in search of a landmark */
+	uint64_t ambiguous; /* places with a landmark's registers that were not it */
+};
+
+struct replayer;
+
+/* f and m stay the caller's and must outlive it. The calling thread must run the machine. */
+int replayer_create(struct replayer **r, struct machine *m, struct replay_file *f,
+		    const struct replay_options *options, struct err *err);
+void replayer_destroy(struct replayer *r);
+/*
+ * Run to the target, or to the end of the trace. 0: the machine ended as recorded (m->end) or
+ * paused at the target (m->pause); -EILSEQ: divergence, see replayer_divergence.
+ */
+int replayer_run(struct replayer *r, struct err *err);
+/* Where to pause next time; must lie ahead. */
+void replayer_set_target(struct replayer *r, struct position target);
+const struct divergence *replayer_divergence(const struct replayer *r);
+const struct replay_counts *replayer_counts(const struct replayer *r);
+/* The position now. steps is known only after a target with steps; else 0. */
+struct position replayer_position(const struct replayer *r);
+/* Up to REPLAY_RECENT events that came last, oldest first; returns how many. */
+unsigned replayer_recent(const struct replayer *r, struct event out[REPLAY_RECENT]);
+
+#endif
