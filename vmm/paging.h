@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Guest page-table walk in software, for the VMM's own accesses by virtual address. It sets no accessed
- * or dirty bits and checks no permissions: a debugger's view. Intel SDM volume 3A, chapter 4:
- * no paging, 32-bit, PAE, 4-level and 5-level.
+ * Guest page-table walk in software, for the VMM's own accesses by virtual address. It sets no
+ * accessed or dirty bits and checks no permissions: a debugger's view. Intel SDM volume 3A, chapter
+ * 4: no paging, 32-bit, PAE, 4-level and 5-level.
  */
 #ifndef VMM_PAGING_H
 #define VMM_PAGING_H

@@ -3,16 +3,25 @@
  * Rewriting of nondeterministic instructions. KVM cannot hand RDTSC, RDTSCP, RDRAND, RDSEED or
  * (where KVM_SET_CPUID2 is ignored) CPUID to user space, so in the guest's text they become
  * IN EAX, imm8 (E5 ib) with a reserved port: position-independent, and an ordinary exit at CPL0 on
- * any KVM. The instruction's kind is the port; the destination register of RDRAND and RDSEED is kept in
- * the low four bits of a REX prefix before the IN, which IN ignores:
+ * any KVM. The port tells what it was. The destination register of RDRAND and RDSEED is kept in
+ * two places: bit 3 chooses between two ports, and bits 2:0 are one of eight prefixes (Rn below)
+ * that IN ignores. REX could hold it in 64-bit mode only; these serve every mode alike.
  *
  *   RDTSC          0f 31         ->  e5 PORT
  *   CPUID          0f a2         ->  e5 PORT
  *   RDTSCP         0f 01 f9      ->  e5 PORT 90
- *   RDRAND r32     0f c7 /6      ->  4r e5 PORT        (r64: with its own port; longer forms + 90s)
+ *   RDRAND         0f c7 /6      ->  Rn e5 PORT
+ *   RDSEED         0f c7 /7      ->  Rn e5 PORT
  *
- * 16-bit RDRAND/RDSEED have ports of their own too. A LOCK or REP prefix on these leaves the
- * instruction alone (it faults or is another instruction).
+ *   n    0   1   2   3   4   5   6   7
+ *   Rn  26  2e  36  3e  64  65  67  f2
+ *
+ * Longer forms (operand-size prefix, needed or redundant REX) end in NOPs. A LOCK or REP prefix on
+ * these leaves the instruction alone (it faults or is another instruction).
+ *
+ * ELFCLASS64 images are decoded as 64-bit code, all others as 32-bit code. A 64-bit image's .code32
+ * part cannot be told from the rest: RDTSC, RDTSCP and CPUID are encoded equally there, and a
+ * decoder that takes INC and DEC (40-4f) for REX prefixes is in step again one instruction later.
  */
 #ifndef VMM_REWRITE_H
 #define VMM_REWRITE_H
@@ -22,8 +31,12 @@
 #include "vmm/loader.h"
 #include "vmm/memory.h"
 
-/* Unassigned on a PC (between the first 8259 and the 8254), so no driver probes it. */
+/*
+ * Between the first 8259 and the 8254. What drivers probe there (Super-I/O chips at 0x2e) they read
+ * by bytes; no device of a PC has a 32-bit port there, and IN EAX is what is claimed.
+ */
 #define REWRITE_PORT_FIRST 0x28
+#define REWRITE_PORT_LAST 0x36
 
 enum rewrite_kind {
 	REWRITE_RDTSC,
@@ -51,19 +64,25 @@ struct rewrite_sites {
 	size_t len;
 };
 
-/* Decode the text ranges (with the ELF's function symbols where it has them: from symbol to symbol; else
- * linearly, resynchronising after undecodable bytes) and rewrite in RAM. Free with rewrite_sites_free. */
+/*
+ * Decode the text ranges and rewrite in RAM. Where the image is an ELF file with symbols: from
+ * symbol to symbol, leaving out data (STT_OBJECT) and what lies between the end of a function of
+ * known size and the next symbol. Elsewhere linearly, resynchronising after undecodable bytes. Only
+ * bytes that are the start of an instruction in this decode are touched. Free with
+ * rewrite_sites_free. -EFAULT if a range is not RAM, -ENOMEM.
+ */
 int rewrite_text(struct memory *mem, const struct guest_image *image, const struct text_range *text,
 		 size_t text_len, struct rewrite_sites *sites, struct err *err);
 void rewrite_sites_free(struct rewrite_sites *sites);
 /* Replace the rewritten bytes in a copy of guest memory [gpa, gpa+len) by the original ones. */
-void rewrite_show_original(const struct rewrite_sites *sites, gpa_t gpa, uint8_t *bytes, size_t len);
+void rewrite_show_original(const struct rewrite_sites *sites, gpa_t gpa, uint8_t *bytes,
+			   size_t len);
 const char *rewrite_kind_name(enum rewrite_kind kind);
 
-/* True if the port is one of ours; kind receives which. */
+/* True if a 32-bit IN from this port is one of ours; kind receives which. */
 bool rewrite_port_kind(uint16_t port, enum rewrite_kind *kind);
 /* Destination register (0-15, x86 numbering) from the bytes before the address after the IN:
- * before[2..3] are the two bytes of the IN, before[1] is the REX prefix. */
+ * before[2..3] are the two bytes of the IN, before[1] is the prefix. 0 if it is none of ours. */
 unsigned rewrite_destination(const uint8_t before[4]);
 
 #endif
