@@ -27,6 +27,9 @@ typedef struct {
 #define GPA(x) ((gpa_t){(x)})
 #define GVA(x) ((gva_t){(x)})
 
+/* RAM that does not fit below this address continues at 4 GiB (as on a PC: room for MMIO). */
+#define MEMORY_LOW_MAX 0xc0000000ull
+
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 #define NSEC_PER_SEC 1000000000ull

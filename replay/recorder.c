@@ -280,7 +280,7 @@ static int judge_place(struct recorder *r, struct machine *m, enum place *place,
 	if (rc < 0)
 		return rc;
 	*place = PLACE_GOOD;
-	if (!clean || in_string_instruction(m))
+	if (!clean || vcpu_after_shadow(v) || in_string_instruction(m))
 		*place = PLACE_LEAVE;
 	else if (r->o.clock == CLOCK_EMUL && vcpu_clock(v) == r->clock_base)
 		*place = PLACE_LEAVE; /* still at the boundary: nothing has been counted */

@@ -481,6 +481,10 @@ static int deliver(struct machine *m, struct vcpu *v, struct vcpu_request *req, 
 		if (rc < 0)
 			return rc;
 	}
+	if (vcpu_interruptible(v) && !v->event_queued && m->between && vcpu_after_shadow(v)) {
+		req->step = true;
+		return 0;
+	}
 	if (vcpu_interruptible(v) && !v->event_queued) {
 		rc = vcpu_interrupt(v, pic_acknowledge(&m->pic), err);
 		if (rc < 0)
@@ -519,6 +523,7 @@ int machine_run(struct machine *m, struct err *err)
 		if (rc < 0)
 			break;
 		m->irq_steps += req.step && pic_pending(&m->pic);
+		m->between = stop != VCPU_BOUNDARY;
 		if (stop == VCPU_BOUNDARY)
 			rc = handle_boundary(m, err);
 		else

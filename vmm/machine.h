@@ -111,6 +111,7 @@ struct machine {
 
 	enum machine_end end;
 	uint32_t end_code;
+	bool between; /* the last stop was between boundaries */
 	bool pause; /* machine_run returns before the next entry; the caller clears it */
 
 	/* Counters for the user, no part of the state. */

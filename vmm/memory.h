@@ -14,8 +14,6 @@ struct memory;
 
 #define MEMORY_MIN (1ull << 20)
 #define MEMORY_MAX (64ull << 30)
-/* RAM that does not fit below this address continues at 4 GiB (as on a PC, room for MMIO). */
-#define MEMORY_LOW_MAX 0xc0000000ull
 
 /* size: bytes, a multiple of PAGE_SIZE within MEMORY_MIN..MEMORY_MAX. vm_fd may be -1: RAM without
  * a VM, for loaders' tests. track_dirty: needed for memory_digest. */

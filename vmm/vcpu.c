@@ -188,6 +188,17 @@ int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err)
 	return 0;
 }
 
+bool vcpu_after_shadow(const struct vcpu *v)
+{
+	struct kvm_sregs sregs;
+	uint8_t b[2] = {0};
+
+	if (vcpu_get_sregs(v, &sregs, NULL) < 0 ||
+	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rip - 2), b, 2) < 0)
+		return false;
+	return b[1] == 0xfb || (b[0] == 0x8e && (b[1] & 0xf8) == 0xd0);
+}
+
 /* Linear address of an IDT gate's handler (SDM 3A 6.14.1); false if it cannot be read. */
 static bool gate_target(struct vcpu *v, const struct kvm_sregs *sregs, unsigned vector, gva_t *entry)
 {
@@ -326,7 +337,8 @@ static int enter(struct vcpu *v, struct err *err)
 		v->armed_stale = true;
 		return 0;
 	}
-	if (run->exit_reason != KVM_EXIT_DEBUG)
+	/* Where TF is the guest's own flag, POPF and IRET clear it. */
+	if (run->exit_reason != KVM_EXIT_DEBUG || v->caps->step_leaks_tf)
 		v->armed_stale = true;
 	return 1;
 }

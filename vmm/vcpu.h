@@ -102,6 +102,10 @@ int vcpu_interrupt(struct vcpu *v, uint8_t vector, struct err *err);
 /* Nothing is half-done: no shadow after STI or MOV SS, no event being delivered. */
 int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err);
 
+/* RIP may lie in the shadow of an STI or MOV SS that the host has forgotten: some lose it when they are
+ * interrupted there. Judged by the bytes before RIP, so it holds for a place and not for a run. */
+bool vcpu_after_shadow(const struct vcpu *v);
+
 /* Instructions counted since the vCPU was made; 0 where the host has no such count. */
 uint64_t vcpu_clock(const struct vcpu *v);
 

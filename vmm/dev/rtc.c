@@ -9,7 +9,7 @@
  * in many gives the same state.
  */
 #include "vmm/dev/devices.h"
-#include "vmm/memory.h"
+#include "base/types.h"
 
 #define PORT_INDEX 0x70
 #define RTC_LINE 8

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "debugger/commands.h"
+#include "debugger/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct summary {
+	uint64_t events[EVENT_END + 1];
+	struct event last; /* type 0: no event at all */
+	bool truncated;
+	uint64_t size;
+};
+
+static void print_event(const struct event *e)
+{
+	printf("  %12" PRIu64 "  %-8s", e->boundary, event_type_name(e->type));
+	switch (e->type) {
+	case EVENT_LANDMARK:
+		printf("  rip 0x%llx", e->landmark.regs.rip);
+		if (e->landmark.has_clock)
+			printf(" after %" PRIu64 " instructions", e->landmark.clock);
+		printf(", %.6f ms pass\n", (double)e->landmark.advance / (double)NSEC_PER_MSEC);
+		break;
+	case EVENT_DIGEST:
+		printf("  state %016" PRIx64 " memory %016" PRIx64 "\n", e->digest.digest.state,
+		       e->digest.digest.memory);
+		break;
+	case EVENT_INPUT:
+		printf("  %u bytes%s\n", e->input.len,
+		       e->input.when == INPUT_HALTED	  ? " while halted"
+		       : e->input.when == INPUT_AT_LANDMARK ? " at the landmark"
+							    : "");
+		break;
+	case EVENT_END:
+		printf("  %s, status %u\n", machine_end_name(e->end.end), e->end.code);
+		break;
+	}
+}
+
+static int read_events(struct replay_file *f, bool list, struct summary *sum, struct err *err)
+{
+	struct event e;
+	int rc;
+
+	while ((rc = replay_file_next(f, &e, err)) > 0) {
+		sum->events[e.type]++;
+		sum->last = e;
+		if (list)
+			print_event(&e);
+	}
+	sum->truncated = replay_file_truncated(f);
+	sum->size = trace_reader_offset(f->reader);
+	return rc;
+}
+
+/* JSON string; the text comes from a hostile file. */
+static void print_json_string(const char *s)
+{
+	putchar('"');
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c == '"' || c == '\\')
+			printf("\\%c", c);
+		else if (c < 0x20 || c >= 0x7f)
+			printf("\\u%04x", c);
+		else
+			putchar(c);
+	}
+	putchar('"');
+}
+
+/* Digest of the last state the trace knows. */
+static const struct machine_digest *last_digest(const struct event *e)
+{
+	switch (e->type) {
+	case EVENT_LANDMARK:
+		return &e->landmark.digest;
+	case EVENT_DIGEST:
+		return &e->digest.digest;
+	case EVENT_END:
+		return e->end.has_digest ? &e->end.digest : NULL;
+	default:
+		return NULL;
+	}
+}
+
+static void print_json(const struct replay_file *f, const struct summary *sum)
+{
+	const struct trace_machine *tm = &f->tm;
+	const struct machine_digest *d = last_digest(&sum->last);
+
+	printf("{\"version\": %d, \"bytes\": %" PRIu64 ", \"complete\": %s, \"clock\": \"%s\",\n", TRACE_VERSION,
+	       sum->size, sum->truncated ? "false" : "true", clock_kind_name(tm->clock));
+	printf(" \"machine\": {\"mem\": %" PRIu64 ", \"seed\": %" PRIu64 ", \"epoch\": %" PRId64
+	       ", \"quantum_ns\": %" PRIu64 ", \"time_rate\": %g, \"cmdline\": ",
+	       tm->config.mem_size, tm->config.seed, tm->config.epoch, tm->quantum, tm->time_rate);
+	print_json_string(tm->cmdline);
+	printf(", \"kernel_bytes\": %" PRIu64 ", \"initrd_bytes\": %" PRIu64 "},\n \"host\": {\"cpu\": ",
+	       tm->kernel_size, tm->initrd_size);
+	print_json_string(tm->host_cpu);
+	printf(", \"kernel\": ");
+	print_json_string(tm->host_kernel);
+	printf("},\n \"events\": {\"landmarks\": %" PRIu64 ", \"digests\": %" PRIu64 ", \"inputs\": %" PRIu64
+	       "},\n \"boundaries\": %" PRIu64,
+	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT],
+	       sum->last.boundary);
+	if (d)
+		printf(",\n \"final_digest\": \"%016" PRIx64 "%016" PRIx64 "\"", d->state, d->memory);
+	if (sum->last.type == EVENT_END) {
+		printf(",\n \"end\": {\"reason\": ");
+		print_json_string(machine_end_name(sum->last.end.end));
+		printf(", \"code\": %u, \"vtime\": %" PRIu64 "}", sum->last.end.code, sum->last.end.vtime);
+	}
+	printf("}\n");
+}
+
+/* Text from the file, without what could drive a terminal. */
+static void print_safe(const char *label, const char *s)
+{
+	printf("%-12s", label);
+	for (; *s; s++)
+		putchar(*s >= 0x20 && *s < 0x7f ? *s : '?');
+	putchar('\n');
+}
+
+static int print_text(const struct replay_file *f, const struct summary *sum, struct err *err)
+{
+	const struct trace_machine *tm = &f->tm;
+	struct machine *m;
+	size_t kinds[REWRITE_KINDS] = {0};
+	int rc;
+
+	printf("machine     %" PRIu64 " MiB, seed %" PRIu64 ", quantum %g ms, time rate %g, clock %s\n",
+	       tm->config.mem_size >> 20, tm->config.seed, (double)tm->quantum / (double)NSEC_PER_MSEC,
+	       tm->time_rate, clock_kind_name(tm->clock));
+	printf("files       kernel %" PRIu64 " bytes, initrd %" PRIu64 " bytes\n", tm->kernel_size,
+	       tm->initrd_size);
+	print_safe("cmdline", tm->cmdline);
+	print_safe("host", tm->host_cpu);
+	print_safe("host kernel", tm->host_kernel);
+	printf("events      %" PRIu64 " landmarks, %" PRIu64 " digests, %" PRIu64 " inputs\n",
+	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT]);
+	if (sum->last.type == EVENT_END)
+		printf("end         %s, status %u, after %" PRIu64 " boundaries, guest time %.6f s\n",
+		       machine_end_name(sum->last.end.end), sum->last.end.code, sum->last.boundary,
+		       (double)sum->last.end.vtime / (double)NSEC_PER_SEC);
+	else
+		printf("end         none: the recorder was cut off after boundary %" PRIu64 "\n",
+		       sum->last.boundary);
+	/* What was rewritten follows from the kernel: load it once more. Needs a usable host. */
+	rc = machine_create(&m, &tm->config, &f->image, false, err);
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < m->sites.len; i++)
+		kinds[m->sites.site[i].kind]++;
+	printf("guest       %s\nrewritten  ", guest_kind_name(m->entry.kind));
+	for (unsigned i = 0; i < REWRITE_KINDS; i++)
+		if (kinds[i])
+			printf(" %s %zu", rewrite_kind_name(i), kinds[i]);
+	printf("%s\n", m->sites.len ? "" : " nothing");
+	machine_destroy(m);
+	return 0;
+}
+
+int cmd_info(int argc, char **argv)
+{
+	unsigned takes = TAKES_FILE | TAKES_EVENTS;
+	struct summary sum = {0};
+	struct replay_file *f;
+	struct options o;
+	struct err err = {0};
+	int rc;
+
+	if (options_parse(argc, argv, takes, &o, &err) < 0)
+		return session_fail(&err);
+	if (o.help) {
+		printf("usage: hindsight %s FILE [OPTIONS]\n\nWhat is in a trace.\n\n", argv[0]);
+		options_help(stdout, takes);
+		return STATUS_OK;
+	}
+	if (replay_file_open(&f, o.file, &err) < 0)
+		return session_fail(&err);
+	if (o.events && !o.json)
+		printf("      boundary  event\n");
+	rc = read_events(f, o.events && !o.json, &sum, &err);
+	if (rc == 0) {
+		if (o.json)
+			print_json(f, &sum);
+		else
+			rc = print_text(f, &sum, &err);
+	}
+	replay_file_close(f);
+	return rc < 0 ? session_fail(&err) : STATUS_OK;
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "debugger/commands.h"
+#include "debugger/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+/* Tell all there is to know about a divergence. */
+static void report_divergence(const struct session *s, const char *path)
+{
+	const struct divergence *d = replayer_divergence(s->replayer);
+	struct replay_options as_replayed = {.clock = s->clock};
+	struct divergence_site site;
+	struct err err = {0};
+
+	divergence_print(stderr, s->replayer);
+	fprintf(stderr, "  looking for where it began: replaying twice from boundary %" PRIu64 " ...\n",
+		d->last_good);
+	if (divergence_locate(path, &as_replayed, d, &site, &err) < 0)
+		fprintf(stderr, "  not found: %s\n", err.text);
+	else if (site.found)
+		fprintf(stderr, "  began at position %" PRIu64 "+%" PRIu64 ": %s\n", site.at.boundary,
+			site.at.steps, site.what);
+	else
+		fprintf(stderr, "  two more replays agree with each other: the recording did what no replay does.\n"
+				"  A source of nondeterminism is open; see docs/determinism.md\n");
+}
+
+static void report_registers(const struct machine *m)
+{
+	struct kvm_regs regs = event_regs(&m->vcpu[0]);
+	uint64_t value[REGS_COUNT];
+
+	memcpy(value, &regs, sizeof(value));
+	for (unsigned i = 0; i < REGS_COUNT; i++)
+		fprintf(stderr, "%-6s %016" PRIx64 "%s", event_reg_name(i), value[i],
+			i % 4 == 3 || i + 1 == REGS_COUNT ? "\n" : "  ");
+}
+
+static int run(struct session *s, const struct options *o, bool verify, struct err *err)
+{
+	const struct replay_counts *c = replayer_counts(s->replayer);
+	struct position at;
+	int rc = replayer_run(s->replayer, err);
+
+	if (rc == -EILSEQ) {
+		session_fail(err);
+		report_divergence(s, o->file);
+		return STATUS_DIVERGED;
+	}
+	if (rc < 0)
+		return session_fail(err);
+	at = replayer_position(s->replayer);
+	if (s->machine->end == END_NONE) {
+		fflush(stdout);
+		fprintf(stderr, "hindsight: stopped at position %" PRIu64 "+%" PRIu64 ", guest time %.6f s\n",
+			at.boundary, at.steps, (double)s->machine->vtime / (double)NSEC_PER_SEC);
+		if (at.boundary != o->to.boundary || at.steps != o->to.steps)
+			fprintf(stderr, "hindsight: there is no position %" PRIu64 "+%" PRIu64 ": this boundary came first\n",
+				o->to.boundary, o->to.steps);
+		report_registers(s->machine);
+		return STATUS_OK;
+	}
+	session_report_end(s->machine, verify ? "verified" : "replayed");
+	if (s->machine->end == END_INTERRUPTED && session_status(s->machine) && !verify)
+		return STATUS_INTERRUPTED;
+	if (!verify)
+		return session_status(s->machine);
+	fprintf(stderr,
+		"hindsight: %s: %" PRIu64 " landmarks, %" PRIu64 " digests and %" PRIu64
+		" inputs agree (clock %s, %" PRIu64 " stops, %" PRIu64 " ambiguous); 0 divergences\n",
+		o->file, c->landmarks, c->digests, c->inputs, clock_kind_name(s->clock), c->stops,
+		c->ambiguous);
+	if (s->machine->end == END_OF_TRACE)
+		fprintf(stderr, "hindsight: the recorder was cut off: the trace is whole up to its last whole frame\n");
+	return STATUS_OK;
+}
+
+static int command(int argc, char **argv, bool verify)
+{
+	unsigned takes = TAKES_FILE | TAKES_CLOCK | (verify ? 0 : TAKES_TO);
+	struct replay_options ro = {0};
+	struct session s;
+	struct options o;
+	struct err err = {0};
+	int status;
+
+	if (options_parse(argc, argv, takes, &o, &err) < 0)
+		return session_fail(&err);
+	if (o.help) {
+		printf("usage: hindsight %s FILE [OPTIONS]\n\n%s\n\n", argv[0],
+		       verify ? "Replay a trace to its end and compare every digest."
+			      : "Replay a trace; the guest's serial output goes to stdout.");
+		options_help(stdout, takes);
+		printf("\nExit status: %s\n",
+		       verify ? "0 if everything agreed, 1 on a divergence, 125 if the trace cannot be replayed."
+			      : "the guest's own, as in the recording; 0 at --to; 1 on a divergence.");
+		return STATUS_OK;
+	}
+	ro.has_target = o.has_to;
+	ro.target = o.to;
+	if (session_open(&s, &o, &ro, verify, &err) < 0)
+		return session_fail(&err);
+	status = run(&s, &o, verify, &err);
+	session_close(&s);
+	return status;
+}
+
+int cmd_replay(int argc, char **argv)
+{
+	return command(argc, argv, false);
+}
+
+int cmd_verify(int argc, char **argv)
+{
+	return command(argc, argv, true);
+}

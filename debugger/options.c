@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "debugger/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* 2000-01-01 00:00 UTC: a date as good as any, and the same in every recording. */
+#define DEFAULT_EPOCH 946684800
+#define DEFAULT_MEM (64ull << 20)
+/* Short enough for a 100 Hz tick to be seen in time, long enough to cost nothing. */
+#define DEFAULT_QUANTUM (5 * NSEC_PER_MSEC)
+
+struct row {
+	const char *name, *arg, *help;
+	unsigned takes; /* commands that take one of these have it */
+	int id;
+};
+
+enum {
+	OPT_KERNEL = 256,
+	OPT_INITRD,
+	OPT_APPEND,
+	OPT_MEM,
+	OPT_INPUT,
+	OPT_SEED,
+	OPT_EPOCH,
+	OPT_RATE,
+	OPT_QUANTUM,
+	OPT_MAX,
+	OPT_UNTIL,
+	OPT_REALTIME,
+	OPT_CLOCK,
+	OPT_TO,
+	OPT_BEFORE,
+	OPT_EVENTS,
+	OPT_JSON,
+	OPT_PHYSICAL,
+};
+
+static const struct row rows[] = {
+	{"output", "FILE", "trace to write (-o FILE)", TAKES_OUTPUT, 'o'},
+	{"kernel", "FILE", "guest kernel: ELF64, PVH, multiboot 1 or 2, or Linux vmlinux", TAKES_GUEST,
+	 OPT_KERNEL},
+	{"initrd", "FILE", "initial RAM disk, or the module of a multiboot kernel", TAKES_GUEST, OPT_INITRD},
+	{"append", "TEXT", "kernel command line", TAKES_GUEST, OPT_APPEND},
+	{"mem", "MIB", "guest RAM in MiB (64)", TAKES_GUEST, OPT_MEM},
+	{"input", "FILE", "serial input: a file, a FIFO, or - for standard input", TAKES_GUEST, OPT_INPUT},
+	{"seed", "N", "seed of the guest's entropy and of interrupt timing (0)", TAKES_GUEST, OPT_SEED},
+	{"epoch", "SECONDS", "date of the clock chip at the start, since 1970 UTC (946684800)", TAKES_GUEST,
+	 OPT_EPOCH},
+	{"time-rate", "R", "guest time that passes per host time while the guest computes (1.0)",
+	 TAKES_GUEST, OPT_RATE},
+	{"quantum", "MS", "look after this many ms of computing whether a timer is due (5)", TAKES_GUEST,
+	 OPT_QUANTUM},
+	{"max-seconds", "S", "stop after this much host time", TAKES_GUEST, OPT_MAX},
+	{"until", "REGEX", "stop when a line of serial output matches", TAKES_GUEST, OPT_UNTIL},
+	{"realtime", NULL, "sleep while the guest is halted, to keep pace with the host's clock",
+	 TAKES_GUEST, OPT_REALTIME},
+	{"clock", "KIND", "how places are found again: auto, emul or state (auto)", TAKES_CLOCK, OPT_CLOCK},
+	{"to", "POS", "stop at this position: BOUNDARY or BOUNDARY+STEPS", TAKES_TO, OPT_TO},
+	{"before", "POS", "look only at what happened before this position", TAKES_BEFORE, OPT_BEFORE},
+	{"physical", NULL, "the address is guest-physical", TAKES_BEFORE, OPT_PHYSICAL},
+	{"events", NULL, "list every event", TAKES_EVENTS, OPT_EVENTS},
+	{"json", NULL, "print JSON", TAKES_EVENTS, OPT_JSON},
+	{"help", NULL, "print this", ~0u, 'h'},
+};
+
+void options_help(FILE *out, unsigned takes)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		char left[40];
+
+		if (!(rows[i].takes & takes))
+			continue;
+		snprintf(left, sizeof(left), "--%s%s%s", rows[i].name, rows[i].arg ? " " : "",
+			 rows[i].arg ? rows[i].arg : "");
+		fprintf(out, "  %-20s %s\n", left, rows[i].help);
+	}
+}
+
+static int parse_u64(const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *out,
+		     struct err *err)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoull(text, &end, 0);
+	if (errno || end == text || *end || text[0] == '-' || *out < min || *out > max)
+		return err_set(err, EINVAL, "--%s takes a whole number from %" PRIu64 " to %" PRIu64
+					    ", not \"%s\"", option, min, max, text);
+	return 0;
+}
+
+static int parse_double(const char *option, const char *text, double min, double max, double *out,
+			struct err *err)
+{
+	char *end;
+
+	*out = strtod(text, &end);
+	if (end == text || *end || !isfinite(*out) || *out < min || *out > max)
+		return err_set(err, EINVAL, "--%s takes a number from %g to %g, not \"%s\"", option, min, max,
+			       text);
+	return 0;
+}
+
+int position_parse(const char *text, struct position *pos, struct err *err)
+{
+	char *end;
+
+	*pos = (struct position){0};
+	errno = 0;
+	if (*text >= '0' && *text <= '9') {
+		pos->boundary = strtoull(text, &end, 10);
+		if (!errno && *end == '+' && end[1] >= '0' && end[1] <= '9')
+			pos->steps = strtoull(end + 1, &end, 10);
+		if (!errno && !*end)
+			return 0;
+	}
+	return err_set(err, EINVAL, "\"%s\" is not a position; write BOUNDARY or BOUNDARY+STEPS, like 1234+56",
+		       text);
+}
+
+static int parse_address(const char *text, struct options *o, struct err *err)
+{
+	char *end;
+
+	errno = 0;
+	o->address = GVA(strtoull(text, &end, 0));
+	o->length = 1;
+	if (!errno && end != text && *end == ',' && end[1])
+		o->length = strtoull(end + 1, &end, 0);
+	if (errno || end == text || *end || text[0] == '-' || o->length < 1 || o->length > 65536)
+		return err_set(err, EINVAL,
+			       "\"%s\" is not an address; write ADDR or ADDR,LEN with LEN from 1 to 65536", text);
+	return 0;
+}
+
+static int parse_clock(const char *text, struct options *o, struct err *err)
+{
+	static const char *const names[] = {"auto", "emul", "state"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcmp(text, names[i]) == 0) {
+			o->clock = (enum clock_choice)i;
+			return 0;
+		}
+	}
+	return err_set(err, EINVAL, "--clock takes auto, emul or state, not \"%s\"", text);
+}
+
+static int parse_one(int id, const char *arg, struct options *o, struct err *err)
+{
+	uint64_t n = 0;
+	double d = 0;
+	int rc = 0;
+
+	switch (id) {
+	case 'o':
+		o->output = arg;
+		break;
+	case OPT_KERNEL:
+		o->kernel = arg;
+		break;
+	case OPT_INITRD:
+		o->initrd = arg;
+		break;
+	case OPT_APPEND:
+		o->append = arg;
+		if (strlen(arg) > CMDLINE_MAX)
+			rc = err_set(err, EINVAL, "the command line is longer than %d bytes", CMDLINE_MAX);
+		break;
+	case OPT_MEM:
+		rc = parse_u64("mem", arg, MEMORY_MIN >> 20, MEMORY_MAX >> 20, &n, err);
+		o->machine.mem_size = n << 20;
+		break;
+	case OPT_INPUT:
+		o->input = arg;
+		break;
+	case OPT_SEED:
+		rc = parse_u64("seed", arg, 0, UINT64_MAX, &o->machine.seed, err);
+		break;
+	case OPT_EPOCH:
+		rc = parse_u64("epoch", arg, 0, 1ull << 36, &n, err);
+		o->machine.epoch = (int64_t)n;
+		break;
+	case OPT_RATE:
+		rc = parse_double("time-rate", arg, 1e-6, 1e6, &o->time_rate, err);
+		break;
+	case OPT_QUANTUM:
+		rc = parse_double("quantum", arg, 0.02, 1e6, &d, err);
+		o->quantum = (uint64_t)(d * (double)NSEC_PER_MSEC);
+		break;
+	case OPT_MAX:
+		rc = parse_double("max-seconds", arg, 0.001, 1e9, &d, err);
+		o->max_ns = (uint64_t)(d * (double)NSEC_PER_SEC);
+		break;
+	case OPT_UNTIL:
+		o->until = arg;
+		break;
+	case OPT_REALTIME:
+		o->realtime = true;
+		break;
+	case OPT_CLOCK:
+		rc = parse_clock(arg, o, err);
+		break;
+	case OPT_TO:
+	case OPT_BEFORE:
+		rc = position_parse(arg, &o->to, err);
+		o->has_to = true;
+		break;
+	case OPT_PHYSICAL:
+		o->physical = true;
+		break;
+	case OPT_EVENTS:
+		o->events = true;
+		break;
+	case OPT_JSON:
+		o->json = true;
+		break;
+	default:
+		o->help = true;
+	}
+	return rc;
+}
+
+/* What stands without an option's name. */
+static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, struct err *err)
+{
+	int i = optind;
+
+	if ((takes & TAKES_FILE) && i < argc)
+		o->file = argv[i++];
+	if ((takes & TAKES_ADDRESS) && i < argc) {
+		int rc = parse_address(argv[i++], o, err);
+
+		if (rc < 0)
+			return rc;
+	}
+	/* The guest may be given as its kernel alone. */
+	if ((takes & TAKES_GUEST) && i < argc && !o->kernel)
+		o->kernel = argv[i++];
+	if (i < argc)
+		return err_set(err, EINVAL, "\"%s\" is one argument too many; see hindsight %s --help", argv[i],
+			       argv[0]);
+	if ((takes & TAKES_FILE) && !o->file)
+		return err_set(err, EINVAL, "give a trace file; see hindsight %s --help", argv[0]);
+	if ((takes & TAKES_ADDRESS) && !o->length)
+		return err_set(err, EINVAL, "give an address; see hindsight %s --help", argv[0]);
+	if ((takes & TAKES_GUEST) && !o->kernel)
+		return err_set(err, EINVAL, "give a guest with --kernel FILE; see hindsight %s --help", argv[0]);
+	if ((takes & TAKES_OUTPUT) && !o->output)
+		return err_set(err, EINVAL, "give the trace to write with -o FILE");
+	return 0;
+}
+
+int options_parse(int argc, char **argv, unsigned takes, struct options *o, struct err *err)
+{
+	struct option table[ARRAY_SIZE(rows) + 1] = {0};
+	size_t n = 0;
+	int id;
+
+	*o = (struct options){
+		.append = "",
+		.machine = {.mem_size = DEFAULT_MEM, .epoch = DEFAULT_EPOCH},
+		.quantum = DEFAULT_QUANTUM,
+		.time_rate = 1.0,
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].takes & takes)
+			table[n++] = (struct option){rows[i].name, rows[i].arg ? required_argument : no_argument,
+						     NULL, rows[i].id};
+	optind = 0;
+	opterr = 0;
+	while ((id = getopt_long(argc, argv, takes & TAKES_OUTPUT ? "ho:" : "h", table, NULL)) != -1) {
+		int rc;
+
+		if (id == '?')
+			return err_set(err, EINVAL,
+				       "\"%s\" is not an option of %s, or lacks its value; see hindsight %s --help",
+				       argv[optind - 1], argv[0], argv[0]);
+		rc = parse_one(id, optarg, o, err);
+		if (rc < 0)
+			return rc;
+	}
+	return o->help ? 0 : parse_rest(argc, argv, takes, o, err);
+}
+
+int options_clock(const struct options *o, const struct host_caps *caps, enum clock_kind *clock,
+		  struct err *err)
+{
+	if (o->clock == CLOCK_CHOICE_EMUL && !caps_has_clock(caps))
+		return err_set(err, ENOTSUP,
+			       "this host has no emul clock (KVM's insn_emulation does not count here); use --clock state");
+	*clock = o->clock != CLOCK_CHOICE_STATE && caps_has_clock(caps) ? CLOCK_EMUL : CLOCK_STATE;
+	return 0;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Command line: one table of options, of which each command takes a part.
+ */
+#ifndef DEBUGGER_OPTIONS_H
+#define DEBUGGER_OPTIONS_H
+
+#include "replay/replayer.h"
+
+#include <stdio.h>
+
+/* Exit statuses of our own. The guest's own status is 0-255 as it wrote it; these are what hindsight uses
+ * when the guest did not say one. */
+enum {
+	STATUS_OK = 0,
+	STATUS_DIVERGED = 1,      /* verify, replay: the replay is not what was recorded */
+	STATUS_NOT_FOUND = 1,     /* last-write: nobody wrote there */
+	STATUS_HALTED = 121,
+	STATUS_TRIPLE_FAULT = 122,
+	STATUS_RESET = 123,
+	STATUS_LIMIT = 124,
+	STATUS_FAILED = 125,      /* bad usage, bad file, host not usable, disk full */
+	STATUS_INTERRUPTED = 130,
+};
+
+enum clock_choice { CLOCK_CHOICE_AUTO, CLOCK_CHOICE_EMUL, CLOCK_CHOICE_STATE };
+
+struct options {
+	/* The guest. Paths are the caller's argv. */
+	const char *kernel, *initrd, *append, *input;
+	struct machine_config machine;
+	uint64_t quantum;
+	double time_rate;
+	uint64_t max_ns;
+	const char *until;
+	bool realtime;
+	/* The trace. */
+	const char *output;
+	const char *file;
+	enum clock_choice clock;
+	bool has_to;
+	struct position to;
+	/* Questions. */
+	gva_t address;
+	uint64_t length;
+	bool events, json, physical;
+	bool help;
+};
+
+/* Bits: which options a command takes. */
+enum {
+	TAKES_GUEST = 1,
+	TAKES_OUTPUT = 2,
+	TAKES_FILE = 4,
+	TAKES_CLOCK = 8,
+	TAKES_TO = 16,
+	TAKES_BEFORE = 32,
+	TAKES_EVENTS = 64,
+	TAKES_ADDRESS = 128,
+};
+
+/* Parse argv (argv[0] is the command's name). */
+int options_parse(int argc, char **argv, unsigned takes, struct options *o, struct err *err);
+/* The lines of --help for what a command takes. */
+void options_help(FILE *out, unsigned takes);
+/* "123" or "123+45". */
+int position_parse(const char *text, struct position *pos, struct err *err);
+/* The clock to use on this host; -ENOTSUP if the one asked for is not there. */
+int options_clock(const struct options *o, const struct host_caps *caps, enum clock_kind *clock,
+		  struct err *err);
+
+#endif

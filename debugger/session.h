@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What the commands share: the guest's files, its console, the user's Ctrl-C, and a replay with everything
+ * it needs.
+ */
+#ifndef DEBUGGER_SESSION_H
+#define DEBUGGER_SESSION_H
+
+#include "debugger/options.h"
+#include "replay/divergence.h"
+#include "replay/recorder.h"
+
+/* The guest's console: serial output to stdout, lines matched against --until. */
+struct console;
+
+/* pattern may be NULL; quiet: nothing is printed. */
+int console_create(struct console **c, struct machine *m, const char *pattern, bool quiet,
+		   struct err *err);
+void console_destroy(struct console *c);
+
+/* Map a file read-only; -EINVAL if it is empty or no regular file. */
+int session_map_file(const char *path, const uint8_t **data, size_t *size, struct err *err);
+
+/* Let Ctrl-C and SIGTERM set the flag that recorder and replayer look at, and kick m out of the guest. */
+const volatile sig_atomic_t *session_catch_interrupts(struct machine *m);
+
+/* A trace being replayed. */
+struct session {
+	struct replay_file *file;
+	struct machine *machine;
+	struct console *console;
+	struct replayer *replayer;
+	enum clock_kind clock;
+};
+
+/* Open the trace, make its machine and a replayer from `ro` (clock and interrupted are filled in). */
+int session_open(struct session *s, const struct options *o, const struct replay_options *ro,
+		 bool quiet, struct err *err);
+void session_close(struct session *s);
+
+/* Exit status for how a run ended. */
+int session_status(const struct machine *m);
+/* One line on stderr: how it ended, where, how much guest time. */
+void session_report_end(const struct machine *m, const char *what);
+
+/* Print the sentence and return STATUS_FAILED. */
+int session_fail(const struct err *err);
+
+#endif

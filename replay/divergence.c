@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "replay/divergence.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Instructions compared one by one inside the boundary in which a difference arose; beyond it the report
+ * names the boundary only. At about 0.2 ms a step and comparison, some ten seconds. */
+#define STEPS_MAX 50000
+#define BYTES_SHOWN 8
+
+/* One of the two replays. */
+struct twin {
+	struct replay_file *file;
+	struct machine *machine;
+	struct replayer *replayer;
+};
+
+static void twin_close(struct twin *t)
+{
+	replayer_destroy(t->replayer);
+	machine_destroy(t->machine);
+	replay_file_close(t->file);
+	*t = (struct twin){0};
+}
+
+static int twin_open(struct twin *t, const char *path, const struct replay_options *o,
+		     struct err *err)
+{
+	int rc = replay_file_open(&t->file, path, err);
+
+	if (rc == 0)
+		rc = machine_create(&t->machine, &t->file->tm.config, &t->file->image, true, err);
+	if (rc == 0)
+		rc = replayer_create(&t->replayer, t->machine, t->file, o, err);
+	if (rc < 0)
+		twin_close(t);
+	return rc;
+}
+
+/* A twin that itself diverges has got as far as it gets: that is no error here. */
+static int twin_run(struct twin *t, struct position to, bool *stopped, struct err *err)
+{
+	int rc;
+
+	if (t->machine->end) {
+		*stopped = true;
+		return 0;
+	}
+	replayer_set_target(t->replayer, to);
+	rc = replayer_run(t->replayer, err);
+	if (rc == -EILSEQ) {
+		*stopped = true;
+		return 0;
+	}
+	*stopped = *stopped || t->machine->end != END_NONE;
+	return rc;
+}
+
+static void show_bytes(const struct machine *m, gpa_t at, char *out, size_t size)
+{
+	uint8_t bytes[BYTES_SHOWN] = {0};
+	size_t n = 0;
+
+	memory_read(m->mem, at, bytes, sizeof(bytes));
+	for (size_t i = 0; i < sizeof(bytes) && n + 4 < size; i++)
+		n += (size_t)snprintf(out + n, size - n, "%02x ", bytes[i]);
+}
+
+/* Do the twins differ now? `what` names the first difference. */
+static int compare(struct twin *a, struct twin *b, bool *differ, char *what, size_t size,
+		   struct err *err)
+{
+	struct machine_digest da, db;
+	struct walker save, cmp;
+	int rc = machine_digest(a->machine, &da, err);
+
+	*differ = false;
+	if (rc == 0)
+		rc = machine_digest(b->machine, &db, err);
+	if (rc < 0 || (da.state == db.state && da.memory == db.memory))
+		return rc;
+	*differ = true;
+	if (da.state != db.state) {
+		walker_init_save(&save);
+		rc = machine_walk(b->machine, &save, err);
+		if (rc == 0) {
+			walker_init_compare(&cmp, save.out.data, save.out.len);
+			rc = machine_walk(a->machine, &cmp, err);
+			if (cmp.differs) {
+				int n = snprintf(what, size, "%s: ", cmp.diff);
+
+				for (size_t i = cmp.diff_len; i-- > 0 && n > 0 && (size_t)n + 8 < size;)
+					n += snprintf(what + n, size - (size_t)n, "%02x", cmp.diff_now[i]);
+				n += snprintf(what + n, size - (size_t)n, ", elsewhere ");
+				for (size_t i = cmp.diff_len; i-- > 0 && n > 0 && (size_t)n + 8 < size;)
+					n += snprintf(what + n, size - (size_t)n, "%02x", cmp.diff_then[i]);
+			}
+			walker_fini(&cmp);
+		}
+		walker_fini(&save);
+	} else {
+		char now[64], then[64];
+		gpa_t at;
+
+		if (memory_first_difference(a->machine->mem, b->machine->mem, &at)) {
+			show_bytes(a->machine, at, now, sizeof(now));
+			show_bytes(b->machine, at, then, sizeof(then));
+			snprintf(what, size,
+				 "guest memory at physical 0x%" PRIx64 " (page 0x%" PRIx64 "): %s, elsewhere %s",
+				 at.v, (uint64_t)(at.v & PAGE_MASK), now, then);
+		}
+	}
+	return rc;
+}
+
+static int open_twins(struct twin *a, struct twin *b, const char *path,
+		      const struct replay_options *as_replayed, struct position at, bool *stopped,
+		      struct err *err)
+{
+	struct replay_options plain = {.clock = as_replayed->clock,
+				       .interrupted = as_replayed->interrupted,
+				       .has_target = true,
+				       .target = at};
+	struct replay_options same = plain;
+	int rc;
+
+	same.fault = as_replayed->fault;
+	*a = *b = (struct twin){0};
+	*stopped = false;
+	rc = twin_open(a, path, &same, err);
+	if (rc == 0)
+		rc = twin_open(b, path, &plain, err);
+	if (rc == 0)
+		rc = twin_run(a, at, stopped, err);
+	if (rc == 0)
+		rc = twin_run(b, at, stopped, err);
+	return rc;
+}
+
+/* Walk both from `from` to the first position where they differ; by boundaries or by steps. */
+static int walk(struct twin *a, struct twin *b, struct position from, uint64_t last, bool by_steps,
+		struct divergence_site *site, struct err *err)
+{
+	struct position at = from;
+	bool stopped = false;
+
+	for (;;) {
+		bool differ;
+		int rc = compare(a, b, &differ, site->what, sizeof(site->what), err);
+
+		if (rc < 0)
+			return rc;
+		if (differ) {
+			site->found = true;
+			site->at = at;
+			return 0;
+		}
+		if (stopped || (by_steps ? at.steps : at.boundary) >= last)
+			return 0;
+		if (by_steps)
+			at.steps++;
+		else
+			at.boundary++;
+		rc = twin_run(a, at, &stopped, err);
+		if (rc == 0)
+			rc = twin_run(b, at, &stopped, err);
+		if (rc < 0)
+			return rc;
+		if (by_steps && a->machine->boundary > at.boundary && b->machine->boundary > at.boundary)
+			stopped = true;
+	}
+}
+
+int divergence_locate(const char *path, const struct replay_options *as_replayed,
+		      const struct divergence *d, struct divergence_site *site, struct err *err)
+{
+	struct position from = {.boundary = d->last_good};
+	struct divergence_site finer = {0};
+	struct twin a, b;
+	bool stopped;
+	int rc;
+
+	*site = (struct divergence_site){0};
+	rc = open_twins(&a, &b, path, as_replayed, from, &stopped, err);
+	if (rc == 0)
+		rc = walk(&a, &b, from, d->at.boundary, false, site, err);
+	twin_close(&a);
+	twin_close(&b);
+	if (rc < 0 || !site->found || site->at.boundary == 0)
+		return rc;
+	/* It arose on the way to this boundary: look there instruction by instruction. */
+	from.boundary = site->at.boundary - 1;
+	rc = open_twins(&a, &b, path, as_replayed, from, &stopped, err);
+	if (rc == 0 && !stopped)
+		rc = walk(&a, &b, from, STEPS_MAX, true, &finer, err);
+	twin_close(&a);
+	twin_close(&b);
+	if (rc == 0 && finer.found && finer.at.boundary + (finer.at.steps > 0) <= site->at.boundary)
+		*site = finer;
+	return rc;
+}
+
+void divergence_print(FILE *out, const struct replayer *r)
+{
+	const struct divergence *d = replayer_divergence(r);
+	struct event recent[REPLAY_RECENT];
+	unsigned n = replayer_recent(r, recent);
+
+	fprintf(out, "divergence noticed at position %" PRIu64 " (comparing with a recorded %s)\n",
+		d->at.boundary, event_type_name(d->event));
+	fprintf(out, "  first difference: %s\n", d->what);
+	fprintf(out, "  last event that agreed: at boundary %" PRIu64 "\n", d->last_good);
+	fprintf(out, "  last events:\n");
+	for (unsigned i = 0; i < n; i++)
+		fprintf(out, "    %-8s at boundary %" PRIu64 "\n", event_type_name(recent[i].type),
+			recent[i].boundary);
+}
