@@ -46,9 +46,11 @@ struct guest_entry {
 };
 
 /*
- * Load the image into RAM and describe how to enter it. sregs_reset: what KVM_GET_SREGS gave for a
- * fresh vCPU. On success the caller frees entry->text. On failure RAM may be partly written. Every
- * size and offset in the files is checked; errors name the field and what is wrong with it.
+ * Load the image into RAM and describe how to enter it. RAM must be fresh, that is zero: what the
+ * kernel wants zeroed is not written. vmm/load_internal.h has the map of low memory. sregs_reset:
+ * what KVM_GET_SREGS gave for a fresh vCPU. On success the caller frees entry->text, which is
+ * sorted by gpa and has no overlaps. On failure RAM may be partly written. Every size and offset in the
+ * files is checked; errors name the field and what is wrong with it.
  */
 int loader_load(struct memory *mem, const struct guest_image *image,
 		const struct kvm_sregs *sregs_reset, struct guest_entry *entry, struct err *err);
