@@ -39,39 +39,49 @@ enum emulation_gap {
 	GAP_COUNT
 };
 
+/*
+ * A field whose probe was not run, or ended in any unexpected way, says "not available" (false, 0,
+ * NONE, LOST). Fields marked (full) are filled by a full probe only.
+ */
 struct host_caps {
 	char kernel[96]; /* uname release */
 	char cpu[64];	 /* CPUID brand string */
-	int kvm_api;
-	/* clocks */
-	bool has_stats_fd;
-	bool emul_clock; /* insn_emulation counts every CPL0 instruction, exactly, also under kicks
-			  */
+	int kvm_api;	 /* 0: /dev/kvm could not be used */
+
+	/* Clocks. */
+	bool has_stats_fd;    /* KVM_GET_STATS_FD of the vCPU */
+	bool emul_clock;      /* insn_emulation counts every CPL0 instruction, also under kicks */
 	bool emul_clock_cpl3; /* and those at CPL3 */
-	bool pmu;	      /* perf_event_open can count guest branches */
-	/* stepping and breakpoints; [0] at CPL0, [1] at CPL3 */
+	bool pmu;	      /* perf_event_open can count guest branches (full) */
+
+	/* Stepping and breakpoints; [0] at CPL0, [1] at CPL3 ([1]: full). */
 	bool step[2];
 	bool hw_breakpoint[2];
 	bool hw_breakpoint_rehits; /* RF is not set after a hit: disarm for one step */
 	enum int3_exit int3[2];
-	bool hlt_breakpoint; /* a planted HLT exits at CPL0 (true on every known KVM) */
-	bool data_breakpoint;
-	bool step_leaks_tf; /* PUSHF under single-step stores TF */
-	bool window_exact;  /* interrupt window opens at the first possible instruction */
-	/* CPU model */
+	bool hlt_breakpoint;  /* a planted HLT exits at CPL0 (true on every known KVM) */
+	bool data_breakpoint; /* DR0-3 on a store, at both levels (full) */
+	bool step_leaks_tf;   /* PUSHF under single-step stores TF */
+	bool window_exact;    /* interrupt window opens at the first possible instruction */
+
+	/* CPU model. */
 	bool cpuid_honoured[2]; /* KVM_SET_CPUID2 decides what CPUID answers; [cpl] */
-	bool rdtsc_traps;	/* CR4.TSD makes RDTSC at CPL3 fault */
+	bool rdtsc_traps;	/* CR4.TSD makes RDTSC at CPL3 fault (full) */
 	bool syscall_works;	/* SYSCALL at CPL3 really enters CPL0 */
-	bool msr_filter;
-	bool sync_regs;	       /* REGS, SREGS and EVENTS */
-	bool in_sync_eax_lost; /* EAX set by sync regs before an IN completes is lost */
-	/* memory */
+	bool msr_filter;	/* a denied RDMSR or WRMSR comes to user space */
+	bool sync_regs;		/* REGS, SREGS and EVENTS */
+	bool in_sync_eax_lost;	/* RAX written back by sync regs beats the data of an unfinished IN:
+				   put the answer into both */
+
+	/* Memory; [0] at CPL0, [1] at CPL3 ([1]: full). */
 	enum write_trap ro_slot[2];
-	enum write_trap mprotect_store[2];
-	bool dirty_log;
-	bool dirty_ring;
-	uint32_t gaps; /* bit set: (1u << enum emulation_gap) fails at CPL0 */
-	/* cost, median ns */
+	enum write_trap mprotect_store[2]; /* (full) */
+	bool dirty_log;			   /* shows exactly the written pages */
+	bool dirty_ring;		   /* (full) */
+
+	uint32_t gaps; /* bit set: (1u << enum emulation_gap) fails at CPL0 (full) */
+
+	/* Cost, median ns (full). */
 	uint32_t ns_exit, ns_ioctl, ns_step, ns_instruction_cpl0;
 };
 
@@ -79,7 +89,8 @@ struct host_caps {
  * Run the probes. full: all of them (doctor); otherwise only those the machine's strategies need
  * (record and replay call it at each start; it must stay below about 50 ms on any host).
  * Fails with -ENOENT (no /dev/kvm), -EACCES (no permission), -ENOTSUP (API too old or something
- * indispensable missing); the sentence says what to do.
+ * indispensable missing, see caps_check); the sentence says what to do. *caps holds what was found
+ * up to then. Takes SIGUSR2 while it runs and gives it back, so only one thread may be in here.
  */
 int host_probe(struct host_caps *caps, bool full, struct err *err);
 
@@ -113,6 +124,9 @@ bool caps_use_window(const struct host_caps *caps);
 
 /* True: positions between boundaries carry a reading of an exact clock; false: state landmarks. */
 bool caps_has_clock(const struct host_caps *caps);
+
+/* 0, or -ENOTSUP with the first mechanism that the program cannot do without and the host lacks. */
+int caps_check(const struct host_caps *caps, struct err *err);
 
 /* "hw", "int3", "hlt", "none". */
 const char *bp_mechanism_name(enum bp_mechanism mechanism);
