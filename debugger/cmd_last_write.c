@@ -80,24 +80,24 @@ static int find_gpa(const struct options *o, gpa_t *gpa, struct end *end, struct
 {
 	struct replay_options ro = {.has_target = o->has_to, .target = o->to};
 	struct kvm_sregs sregs;
+	const struct machine *m;
 	struct session s;
 	int rc = session_open(&s, o, &ro, true, err);
 
 	if (rc < 0)
 		return rc;
-	rc = replayer_run(s.replayer, err);
-	if (rc == 0 && s.machine->end == END_INTERRUPTED)
-		rc = err_set(err, EINTR, "interrupted");
+	rc = session_run(&s, err);
+	m = s.replay.machine;
 	if (rc == 0)
-		rc = vcpu_get_sregs(&s.machine->vcpu[0], &sregs, err);
+		rc = vcpu_get_sregs(&m->vcpu[0], &sregs, err);
 	if (rc == 0) {
-		*end = (struct end){s.machine->boundary, s.machine->vtime};
+		*end = (struct end){m->boundary, m->vtime};
 		*gpa = GPA(o->address.v);
-		if (!o->physical && paging_translate(s.machine->mem, &sregs, o->address, gpa) < 0)
+		if (!o->physical && paging_translate(m->mem, &sregs, o->address, gpa) < 0)
 			rc = err_set(err, EFAULT,
 				     "0x%" PRIx64 " is not mapped at position %" PRIu64
 				     "; give another address, or --physical",
-				     o->address.v, s.machine->boundary);
+				     o->address.v, m->boundary);
 	}
 	session_close(&s);
 	return rc;
@@ -108,17 +108,15 @@ static int search(const struct options *o, struct watch *w, struct err *err)
 	struct replay_options ro = {.has_target = o->has_to,
 				    .target = o->to,
 				    .watched = on_store,
-				    .watched_ctx = w};
+				    .watched_ctx = w,
+				    .watch = w->gpa,
+				    .watch_len = w->len};
 	struct session s;
 	int rc = session_open(&s, o, &ro, true, err);
 
 	if (rc < 0)
 		return rc;
-	rc = memory_watch(s.machine->mem, w->gpa, w->len, err);
-	if (rc == 0)
-		rc = replayer_run(s.replayer, err);
-	if (rc == 0 && s.machine->end == END_INTERRUPTED)
-		rc = err_set(err, EINTR, "interrupted");
+	rc = session_run(&s, err);
 	session_close(&s);
 	return rc;
 }
@@ -205,23 +203,25 @@ static int walk_to(struct session *s, struct watch *w, struct err *err)
 {
 	struct hit *h = &w->last;
 	struct position at = {h->boundary, 0};
-	int rc = replayer_run(s->replayer, err);
+	uint64_t ordinal = h->ordinal;
+	int rc = session_run(s, err);
 
-	if (rc == 0)
-		rc = memory_watch(s->machine->mem, w->gpa, w->len, err);
+	/* Stores are counted from the boundary on. */
 	w->boundary = h->boundary;
 	w->ordinal = 0;
-	w->stop_at = h->ordinal;
 	w->reached = false;
-	while (rc == 0 && !w->reached && s->machine->boundary == h->boundary && !s->machine->end) {
+	w->stop_at = ordinal;
+	while (rc == 0 && !w->reached && s->replay.machine->boundary == at.boundary &&
+	       !s->replay.machine->end) {
+		struct vcpu *v = &s->replay.machine->vcpu[0];
 		uint64_t rip;
 
-		rc = vcpu_complete(&s->machine->vcpu[0], err);
-		rip = vcpu_regs(&s->machine->vcpu[0])->rip;
+		rc = vcpu_complete(v, err);
+		rip = vcpu_regs(v)->rip;
 		at.steps++;
-		replayer_set_target(s->replayer, at);
+		replay_set_target(&s->replay, at);
 		if (rc == 0)
-			rc = replayer_run(s->replayer, err);
+			rc = session_run(s, err);
 		if (w->reached) {
 			h->rip = rip;
 			h->behind = false;
@@ -235,7 +235,9 @@ static int answer(const struct options *o, struct watch *w, const struct end *en
 {
 	struct replay_options ro = {.has_target = true,
 				    .target = {.boundary = w->last.boundary},
-				    .watched = on_store};
+				    .watched = on_store,
+				    .watch = w->gpa,
+				    .watch_len = w->len};
 	struct watch second = *w;
 	struct symbols *symbols = NULL;
 	struct session s;
@@ -252,8 +254,8 @@ static int answer(const struct options *o, struct watch *w, const struct end *en
 		w->last.at = second.last.at;
 	}
 	/* Without symbols, or where stepping fails, the answer is poorer but still one. */
-	symbols_open(s.file->image.kernel, s.file->image.kernel_size, &symbols, NULL);
-	print_hit(o, w, end, s.machine, symbols);
+	symbols_open(s.replay.file->image.kernel, s.replay.file->image.kernel_size, &symbols, NULL);
+	print_hit(o, w, end, s.replay.machine, symbols);
 	symbols_close(symbols);
 	session_close(&s);
 	return 0;

@@ -9,12 +9,12 @@
 /* Tell all there is to know about a divergence. */
 static void report_divergence(const struct session *s, const char *path)
 {
-	const struct divergence *d = replayer_divergence(s->replayer);
-	struct replay_options as_replayed = {.clock = s->clock};
+	const struct divergence *d = replayer_divergence(s->replay.replayer);
+	struct replay_options as_replayed = {.clock = s->replay.options.clock};
 	struct divergence_site site;
 	struct err err = {0};
 
-	divergence_print(stderr, s->replayer);
+	divergence_print(stderr, s->replay.replayer);
 	fprintf(stderr, "  looking for where it began: replaying twice from boundary %" PRIu64 " ...\n",
 		d->last_good);
 	if (divergence_locate(path, &as_replayed, d, &site, &err) < 0)
@@ -40,39 +40,42 @@ static void report_registers(const struct machine *m)
 
 static int run(struct session *s, const struct options *o, bool verify, struct err *err)
 {
-	const struct replay_counts *c = replayer_counts(s->replayer);
+	const struct replay_counts *c;
+	const struct machine *m;
 	struct position at;
-	int rc = replayer_run(s->replayer, err);
+	int rc = session_run(s, err);
 
 	if (rc == -EILSEQ) {
 		session_fail(err);
 		report_divergence(s, o->file);
 		return STATUS_DIVERGED;
 	}
-	if (rc < 0)
-		return session_fail(err);
-	at = replayer_position(s->replayer);
-	if (s->machine->end == END_NONE) {
+	if (rc < 0) {
+		session_fail(err);
+		return rc == -EINTR ? STATUS_INTERRUPTED : STATUS_FAILED;
+	}
+	m = s->replay.machine;
+	c = replayer_counts(s->replay.replayer);
+	at = replayer_position(s->replay.replayer);
+	if (m->end == END_NONE) {
 		fflush(stdout);
 		fprintf(stderr, "hindsight: stopped at position %" PRIu64 "+%" PRIu64 ", guest time %.6f s\n",
-			at.boundary, at.steps, (double)s->machine->vtime / (double)NSEC_PER_SEC);
+			at.boundary, at.steps, (double)m->vtime / (double)NSEC_PER_SEC);
 		if (at.boundary != o->to.boundary || at.steps != o->to.steps)
 			fprintf(stderr, "hindsight: there is no position %" PRIu64 "+%" PRIu64 ": this boundary came first\n",
 				o->to.boundary, o->to.steps);
-		report_registers(s->machine);
+		report_registers(m);
 		return STATUS_OK;
 	}
-	session_report_end(s->machine, verify ? "verified" : "replayed");
-	if (s->machine->end == END_INTERRUPTED && session_status(s->machine) && !verify)
-		return STATUS_INTERRUPTED;
+	session_report_end(m, verify ? "verified" : "replayed");
 	if (!verify)
-		return session_status(s->machine);
+		return session_status(m);
 	fprintf(stderr,
 		"hindsight: %s: %" PRIu64 " landmarks, %" PRIu64 " digests and %" PRIu64
-		" inputs agree (clock %s, %" PRIu64 " stops, %" PRIu64 " ambiguous); 0 divergences\n",
-		o->file, c->landmarks, c->digests, c->inputs, clock_kind_name(s->clock), c->stops,
-		c->ambiguous);
-	if (s->machine->end == END_OF_TRACE)
+		" inputs agree (clock %s, %" PRIu64 " stops, %" PRIu64 " ambiguous, %u restarts); 0 divergences\n",
+		o->file, c->landmarks, c->digests, c->inputs, clock_kind_name(s->replay.options.clock),
+		c->stops, c->ambiguous, s->replay.restarts);
+	if (m->end == END_OF_TRACE)
 		fprintf(stderr, "hindsight: the recorder was cut off: the trace is whole up to its last whole frame\n");
 	return STATUS_OK;
 }

@@ -81,14 +81,16 @@ static int run_guest(const struct options *o, bool record)
 	if (rc == 0)
 		rc = options_clock(o, &m->caps, &ro.clock, &err);
 	if (rc == 0)
-		rc = console_create(&console, m, o->until, false, &err);
+		rc = console_create(&console, m, o->until, &err);
 	if (rc == 0)
 		rc = open_input(o->input, &ro.input_fd, &err);
 	if (rc == 0 && record)
 		rc = begin_trace(&w, o, m, &image, ro.clock, &err);
 	if (rc < 0)
 		goto out;
-	ro.interrupted = session_catch_interrupts(m);
+	m->output = console_output;
+	m->output_ctx = console;
+	ro.interrupted = session_catch_interrupts();
 	rc = recorder_create(&recorder, m, &ro, w, &err);
 	if (rc < 0)
 		goto out;
@@ -104,7 +106,6 @@ static int run_guest(const struct options *o, bool record)
 	if (w)
 		report_recording(recorder, w, o->output);
 out:
-	session_catch_interrupts(NULL);
 	if (rc < 0)
 		status = session_fail(&err);
 	if (w && trace_writer_close(w, &err) < 0)

@@ -18,46 +18,39 @@
 
 struct console {
 	struct machine *m;
-	bool quiet;
 	bool has_pattern;
 	regex_t pattern;
 	char line[LINE_MAX_LEN];
 	size_t len;
 };
 
-/* A signal handler has nothing but globals: these two are set once, before the guest runs. */
+/* A signal handler has nothing but globals. */
 static volatile sig_atomic_t interrupted;
-static struct vcpu *volatile interrupted_vcpu;
 
 static void on_interrupt(int sig)
 {
 	(void)sig;
 	interrupted = 1;
-	if (interrupted_vcpu)
-		vcpu_kick(interrupted_vcpu);
 }
 
-const volatile sig_atomic_t *session_catch_interrupts(struct machine *m)
+const volatile sig_atomic_t *session_catch_interrupts(void)
 {
 	struct sigaction sa = {.sa_handler = on_interrupt};
 
-	interrupted_vcpu = m ? &m->vcpu[0] : NULL;
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	return &interrupted;
 }
 
-static void console_output(void *ctx, enum dev_stream stream, uint8_t byte)
+void console_output(void *ctx, enum dev_stream stream, uint8_t byte)
 {
 	struct console *c = ctx;
 
-	if (!c->quiet)
-		fputc(byte, stream == DEV_STREAM_SERIAL ? stdout : stderr);
+	fputc(byte, stream == DEV_STREAM_SERIAL ? stdout : stderr);
 	if (stream != DEV_STREAM_SERIAL)
 		return;
 	if (byte == '\n') {
-		if (!c->quiet)
-			fflush(stdout);
+		fflush(stdout);
 		c->len = 0;
 		return;
 	}
@@ -71,15 +64,13 @@ static void console_output(void *ctx, enum dev_stream stream, uint8_t byte)
 		machine_end(c->m, END_UNTIL, 0);
 }
 
-int console_create(struct console **out, struct machine *m, const char *pattern, bool quiet,
-		   struct err *err)
+int console_create(struct console **out, struct machine *m, const char *pattern, struct err *err)
 {
 	struct console *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return err_set(err, ENOMEM, "out of memory");
 	c->m = m;
-	c->quiet = quiet;
 	if (pattern) {
 		int rc = regcomp(&c->pattern, pattern, REG_EXTENDED | REG_NOSUB);
 
@@ -92,8 +83,6 @@ int console_create(struct console **out, struct machine *m, const char *pattern,
 		}
 		c->has_pattern = true;
 	}
-	m->output = console_output;
-	m->output_ctx = c;
 	*out = c;
 	return 0;
 }
@@ -133,36 +122,37 @@ int session_open(struct session *s, const struct options *o, const struct replay
 		 bool quiet, struct err *err)
 {
 	struct replay_options options = *ro;
-	int rc;
+	enum clock_kind clock;
+	int rc = host_pin_thread(err);
 
 	*s = (struct session){0};
-	rc = replay_file_open(&s->file, o->file, err);
-	if (rc < 0)
-		return rc;
-	rc = host_pin_thread(err);
+	options.interrupted = session_catch_interrupts();
+	if (rc == 0 && !quiet)
+		rc = console_create(&s->console, NULL, NULL, err);
 	if (rc == 0)
-		rc = machine_create(&s->machine, &s->file->tm.config, &s->file->image, true, err);
+		rc = replay_open(&s->replay, o->file, o->clock != CLOCK_CHOICE_STATE, &options,
+				 quiet ? NULL : console_output, s->console, err);
+	/* Said only now, when the host has been looked at. */
 	if (rc == 0)
-		rc = options_clock(o, &s->machine->caps, &s->clock, err);
-	if (rc == 0)
-		rc = console_create(&s->console, s->machine, NULL, quiet, err);
-	if (rc == 0) {
-		options.clock = s->clock;
-		options.interrupted = session_catch_interrupts(s->machine);
-		rc = replayer_create(&s->replayer, s->machine, s->file, &options, err);
-	}
+		rc = options_clock(o, &s->replay.machine->caps, &clock, err);
 	if (rc < 0)
 		session_close(s);
 	return rc;
 }
 
+int session_run(struct session *s, struct err *err)
+{
+	int rc = replay_run(&s->replay, err);
+
+	if (rc == 0 && s->replay.machine->end == END_INTERRUPTED && interrupted)
+		return err_set(err, EINTR, "interrupted at position %" PRIu64, s->replay.machine->boundary);
+	return rc;
+}
+
 void session_close(struct session *s)
 {
-	session_catch_interrupts(NULL);
-	replayer_destroy(s->replayer);
+	replay_close(&s->replay);
 	console_destroy(s->console);
-	machine_destroy(s->machine);
-	replay_file_close(s->file);
 	*s = (struct session){0};
 }
 

@@ -9,33 +9,36 @@
 #include "debugger/options.h"
 #include "replay/divergence.h"
 #include "replay/recorder.h"
+#include "replay/replay.h"
 
 /* The guest's console: serial output to stdout, lines matched against --until. */
 struct console;
 
-/* pattern may be NULL; quiet: nothing is printed. */
-int console_create(struct console **c, struct machine *m, const char *pattern, bool quiet,
-		   struct err *err);
+/* pattern may be NULL; when it matches, the run of m (NULL: none) ends with END_UNTIL. */
+int console_create(struct console **c, struct machine *m, const char *pattern, struct err *err);
 void console_destroy(struct console *c);
+/* Suits machine.output; ctx is the console. */
+void console_output(void *ctx, enum dev_stream stream, uint8_t byte);
 
 /* Map a file read-only; -EINVAL if it is empty or no regular file. */
 int session_map_file(const char *path, const uint8_t **data, size_t *size, struct err *err);
 
-/* Let Ctrl-C and SIGTERM set the flag that recorder and replayer look at, and kick m out of the guest. */
-const volatile sig_atomic_t *session_catch_interrupts(struct machine *m);
+/* Let Ctrl-C and SIGTERM set the flag that recorder and replayer look at, several times a second. */
+const volatile sig_atomic_t *session_catch_interrupts(void);
 
-/* A trace being replayed. */
+/*
+ * Open o->file for replay on this thread: clock by o->clock, Ctrl-C caught, output as console unless quiet.
+ * `ro` says the rest. Close with session_close.
+ */
 struct session {
-	struct replay_file *file;
-	struct machine *machine;
+	struct replay replay;
 	struct console *console;
-	struct replayer *replayer;
-	enum clock_kind clock;
 };
 
-/* Open the trace, make its machine and a replayer from `ro` (clock and interrupted are filled in). */
 int session_open(struct session *s, const struct options *o, const struct replay_options *ro,
 		 bool quiet, struct err *err);
+/* As replay_run; Ctrl-C ends it with -EINTR and a sentence that names the position. */
+int session_run(struct session *s, struct err *err);
 void session_close(struct session *s);
 
 /* Exit status for how a run ended. */

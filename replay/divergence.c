@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "replay/divergence.h"
 
+#include "replay/replay.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,37 +14,8 @@
 #define STEPS_MAX 50000
 #define BYTES_SHOWN 8
 
-/* One of the two replays. */
-struct twin {
-	struct replay_file *file;
-	struct machine *machine;
-	struct replayer *replayer;
-};
-
-static void twin_close(struct twin *t)
-{
-	replayer_destroy(t->replayer);
-	machine_destroy(t->machine);
-	replay_file_close(t->file);
-	*t = (struct twin){0};
-}
-
-static int twin_open(struct twin *t, const char *path, const struct replay_options *o,
-		     struct err *err)
-{
-	int rc = replay_file_open(&t->file, path, err);
-
-	if (rc == 0)
-		rc = machine_create(&t->machine, &t->file->tm.config, &t->file->image, true, err);
-	if (rc == 0)
-		rc = replayer_create(&t->replayer, t->machine, t->file, o, err);
-	if (rc < 0)
-		twin_close(t);
-	return rc;
-}
-
 /* A twin that itself diverges has got as far as it gets: that is no error here. */
-static int twin_run(struct twin *t, struct position to, bool *stopped, struct err *err)
+static int twin_run(struct replay *t, struct position to, bool *stopped, struct err *err)
 {
 	int rc;
 
@@ -50,8 +23,8 @@ static int twin_run(struct twin *t, struct position to, bool *stopped, struct er
 		*stopped = true;
 		return 0;
 	}
-	replayer_set_target(t->replayer, to);
-	rc = replayer_run(t->replayer, err);
+	replay_set_target(t, to);
+	rc = replay_run(t, err);
 	if (rc == -EILSEQ) {
 		*stopped = true;
 		return 0;
@@ -71,7 +44,7 @@ static void show_bytes(const struct machine *m, gpa_t at, char *out, size_t size
 }
 
 /* Do the twins differ now? `what` names the first difference. */
-static int compare(struct twin *a, struct twin *b, bool *differ, char *what, size_t size,
+static int compare(struct replay *a, struct replay *b, bool *differ, char *what, size_t size,
 		   struct err *err)
 {
 	struct machine_digest da, db;
@@ -117,23 +90,23 @@ static int compare(struct twin *a, struct twin *b, bool *differ, char *what, siz
 	return rc;
 }
 
-static int open_twins(struct twin *a, struct twin *b, const char *path,
+static int open_twins(struct replay *a, struct replay *b, const char *path,
 		      const struct replay_options *as_replayed, struct position at, bool *stopped,
 		      struct err *err)
 {
-	struct replay_options plain = {.clock = as_replayed->clock,
-				       .interrupted = as_replayed->interrupted,
+	bool use_clock = as_replayed->clock == CLOCK_EMUL;
+	struct replay_options plain = {.interrupted = as_replayed->interrupted,
 				       .has_target = true,
 				       .target = at};
 	struct replay_options same = plain;
 	int rc;
 
 	same.fault = as_replayed->fault;
-	*a = *b = (struct twin){0};
+	*a = *b = (struct replay){0};
 	*stopped = false;
-	rc = twin_open(a, path, &same, err);
+	rc = replay_open(a, path, use_clock, &same, NULL, NULL, err);
 	if (rc == 0)
-		rc = twin_open(b, path, &plain, err);
+		rc = replay_open(b, path, use_clock, &plain, NULL, NULL, err);
 	if (rc == 0)
 		rc = twin_run(a, at, stopped, err);
 	if (rc == 0)
@@ -142,7 +115,7 @@ static int open_twins(struct twin *a, struct twin *b, const char *path,
 }
 
 /* Walk both from `from` to the first position where they differ; by boundaries or by steps. */
-static int walk(struct twin *a, struct twin *b, struct position from, uint64_t last, bool by_steps,
+static int walk(struct replay *a, struct replay *b, struct position from, uint64_t last, bool by_steps,
 		struct divergence_site *site, struct err *err)
 {
 	struct position at = from;
@@ -180,7 +153,7 @@ int divergence_locate(const char *path, const struct replay_options *as_replayed
 {
 	struct position from = {.boundary = d->last_good};
 	struct divergence_site finer = {0};
-	struct twin a, b;
+	struct replay a, b;
 	bool stopped;
 	int rc;
 
@@ -188,8 +161,8 @@ int divergence_locate(const char *path, const struct replay_options *as_replayed
 	rc = open_twins(&a, &b, path, as_replayed, from, &stopped, err);
 	if (rc == 0)
 		rc = walk(&a, &b, from, d->at.boundary, false, site, err);
-	twin_close(&a);
-	twin_close(&b);
+	replay_close(&a);
+	replay_close(&b);
 	if (rc < 0 || !site->found || site->at.boundary == 0)
 		return rc;
 	/* It arose on the way to this boundary: look there instruction by instruction. */
@@ -197,8 +170,8 @@ int divergence_locate(const char *path, const struct replay_options *as_replayed
 	rc = open_twins(&a, &b, path, as_replayed, from, &stopped, err);
 	if (rc == 0 && !stopped)
 		rc = walk(&a, &b, from, STEPS_MAX, true, &finer, err);
-	twin_close(&a);
-	twin_close(&b);
+	replay_close(&a);
+	replay_close(&b);
 	if (rc == 0 && finer.found && finer.at.boundary + (finer.at.steps > 0) <= site->at.boundary)
 		*site = finer;
 	return rc;

@@ -5,18 +5,23 @@
 
 #include <string.h>
 
-/* Closer than this many counts, single steps are cheaper than another timed run: a step costs about as
- * much as ten emulated instructions, a kick and its re-entry about as much as fifty. */
-#define STEP_COUNTS 48
-/* Part of the remaining way to run before looking again. Running past a landmark cannot be undone, and
- * instructions differ in cost, so the guess is taken from the fastest stretch seen and cut by this. */
-#define APPROACH 0.6
-/* Before any stretch was measured: faster than any emulator. */
+/*
+ * Running past a landmark cannot be undone in place, so the last free run aims at a margin before it, and single
+ * steps do the rest. The margin is what a kick has lately been late by, times this.
+ */
+#define LATE_SAFETY 2.0
+/* Least lateness assumed, ns: timer interrupt, signal, and leaving the guest. */
+#define LATE_MIN 20000.0
+/* Lateness is forgotten slowly: an unlucky moment costs a few longer walks. */
+#define LATE_DECAY 0.97
+/* Instructions differ in cost: the way is measured with the fastest stretch seen, cut by this. */
+#define APPROACH 0.8
+/* Before any stretch was measured: faster than any emulator. Doubled until one is long enough. */
 #define NS_PER_COUNT_FIRST 50.0
 /* Stretches shorter than this say more about the timer than about the guest. */
 #define MEASURE_COUNTS 200
-/* A kick shorter than this is lost in its own cost. */
-#define KICK_MIN_NS 4000
+/* Less than this to go before the margin is not worth a kick, which costs about as much as a few steps. */
+#define RUN_MIN_NS 20000.0
 /* A search by state that takes longer than this has missed its place. */
 #define SEARCH_NS (120 * NSEC_PER_SEC)
 
@@ -33,6 +38,7 @@ void landmark_begin(struct landmark_search *s, const struct machine *m, const st
 	s->active = true;
 	s->started = host_ns();
 	s->run_from = 0;
+	s->ns_guess = NS_PER_COUNT_FIRST;
 	if (at_boundary && s->by_clock)
 		landmark_base(s, m);
 }
@@ -41,7 +47,7 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 		   uint64_t *wait)
 {
 	uint64_t done, left;
-	double ns;
+	double ns, late, run;
 
 	if (!s->by_clock) {
 		req->has_breakpoint = true;
@@ -50,27 +56,38 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 	}
 	done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
 	left = s->e->landmark.clock > done ? s->e->landmark.clock - done : 0;
-	ns = s->ns_per_count > 0 ? s->ns_per_count : NS_PER_COUNT_FIRST;
-	if (left <= STEP_COUNTS) {
+	ns = s->ns_per_count > 0 ? s->ns_per_count : s->ns_guess;
+	late = s->late > LATE_MIN ? s->late : LATE_MIN;
+	run = ((double)left * ns - late * LATE_SAFETY * s->caution) * APPROACH;
+	if (run < RUN_MIN_NS) {
 		req->step = true;
 		s->run_from = 0;
 		return;
 	}
-	*wait = (uint64_t)((double)(left - STEP_COUNTS / 2) * ns * APPROACH);
-	if (*wait < KICK_MIN_NS)
-		*wait = KICK_MIN_NS;
-	s->run_from = host_ns();
+	*wait = (uint64_t)run;
+	s->run_wait = run;
+	s->run_from = host_cpu_ns();
 	s->run_clock = done;
 }
 
+/* Learn from a free run how fast the guest is and how late kicks come. CPU time: while this thread waits for a
+ * CPU, the guest stands still as well. */
 static void measure(struct landmark_search *s, uint64_t done)
 {
 	uint64_t counts = done - s->run_clock;
-	double ns;
+	double took, ns;
 
-	if (!s->run_from || counts < MEASURE_COUNTS)
+	if (!s->run_from)
 		return;
-	ns = (double)(host_ns() - s->run_from) / (double)counts;
+	took = (double)(host_cpu_ns() - s->run_from);
+	s->late *= LATE_DECAY;
+	if (took - s->run_wait > s->late)
+		s->late = took - s->run_wait;
+	if (counts < MEASURE_COUNTS) {
+		s->ns_guess *= 2;
+		return;
+	}
+	ns = took / (double)counts;
 	if (s->ns_per_count <= 0 || ns < s->ns_per_count)
 		s->ns_per_count = ns;
 	else

@@ -17,7 +17,11 @@ struct landmark_search {
 	uint64_t clock_base;     /* clock at the boundary */
 	uint64_t started;        /* host_ns */
 	double ns_per_count;     /* least seen so far; 0: nothing seen */
-	uint64_t run_from, run_clock; /* host_ns and clock when the guest was last let run freely */
+	double ns_guess;         /* used until then */
+	double late;             /* ns by which kicks have lately come late */
+	double caution;          /* factor on the margin; grows when a landmark was run past */
+	double run_wait;
+	uint64_t run_from, run_clock; /* CPU time and clock when the guest was last let run */
 	/* Over all searches. */
 	uint64_t stops, ambiguous;
 };

@@ -250,7 +250,7 @@ static int look(struct replayer *r, struct err *err)
 	case LANDMARK_HERE:
 		return land(r, err);
 	case LANDMARK_PASSED:
-		return DIVERGED(r, err, "more instructions were executed than before the landmark");
+		return err_set(err, EAGAIN, "a late timer made the replay run past a landmark");
 	case LANDMARK_LOST:
 		return DIVERGED(r, err, "a landmark's place was not found within the time allowed");
 	case LANDMARK_DIFFERS:
@@ -332,9 +332,12 @@ int replayer_create(struct replayer **out, struct machine *m, struct replay_file
 	r->m = m;
 	r->f = f;
 	r->o = *options;
+	r->search.caution = options->caution > 0 ? options->caution : 1;
 	rc = replay_file_check_host(f, m, err);
 	if (rc == 0)
 		rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
+	if (rc == 0 && options->watch_len)
+		rc = memory_watch(m->mem, options->watch, options->watch_len, err);
 	if (rc == 0)
 		rc = read_event(r, err);
 	if (rc < 0) {

@@ -59,7 +59,11 @@ struct replay_options {
 	bool has_target;
 	struct position target; /* pause there */
 	struct replay_fault fault;
+	double caution; /* factor on the margin before landmarks; 0: 1 */
 	const volatile sig_atomic_t *interrupted; /* ends the run; may be NULL */
+	/* Watched memory; len 0: none. */
+	gpa_t watch;
+	uint64_t watch_len;
 	/* Called for stores to watched memory; see nondet_ops.watched. May be NULL. */
 	int (*watched)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,
 		       uint64_t now, struct err *err);
@@ -80,7 +84,8 @@ int replayer_create(struct replayer **r, struct machine *m, struct replay_file *
 void replayer_destroy(struct replayer *r);
 /*
  * Run to the target, or to the end of the trace. 0: the machine ended as recorded (m->end) or
- * paused at the target (m->pause); -EILSEQ: divergence, see replayer_divergence.
+ * paused at the target (m->pause); -EILSEQ: divergence, see replayer_divergence; -EAGAIN: ran past a
+ * landmark by mischance, which only a new replay with more caution can mend (replay/replay.h does).
  */
 int replayer_run(struct replayer *r, struct err *err);
 /* Where to pause next time; must lie ahead. */

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "replay/replay.h"
+
+#include <errno.h>
+
+/* Margins grow by this with each new start, until everything before a landmark is stepped. */
+#define CAUTION_GROWTH 4
+
+/* What was shown before a new start is not shown again. */
+static void on_output(void *ctx, enum dev_stream stream, uint8_t byte)
+{
+	struct replay *r = ctx;
+
+	if (r->output_bytes++ >= r->output_skip && r->output)
+		r->output(r->output_ctx, stream, byte);
+}
+
+static void take_down(struct replay *r)
+{
+	replayer_destroy(r->replayer);
+	machine_destroy(r->machine);
+	replay_file_close(r->file);
+	r->replayer = NULL;
+	r->machine = NULL;
+	r->file = NULL;
+}
+
+static int set_up(struct replay *r, struct err *err)
+{
+	int rc = replay_file_open(&r->file, r->path, err);
+
+	if (rc == 0)
+		rc = machine_create(&r->machine, &r->file->tm.config, &r->file->image, true, err);
+	if (rc < 0)
+		return rc;
+	r->machine->output = on_output;
+	r->machine->output_ctx = r;
+	r->output_bytes = 0;
+	if (r->options.clock == CLOCK_EMUL && !caps_has_clock(&r->machine->caps))
+		r->options.clock = CLOCK_STATE;
+	return replayer_create(&r->replayer, r->machine, r->file, &r->options, err);
+}
+
+int replay_open(struct replay *r, const char *path, bool use_clock, const struct replay_options *options,
+		void (*output)(void *ctx, enum dev_stream stream, uint8_t byte), void *output_ctx,
+		struct err *err)
+{
+	int rc;
+
+	*r = (struct replay){.path = path,
+			     .options = *options,
+			     .output = output,
+			     .output_ctx = output_ctx};
+	r->options.clock = use_clock ? CLOCK_EMUL : CLOCK_STATE;
+	if (r->options.caution <= 0)
+		r->options.caution = 1;
+	rc = set_up(r, err);
+	if (rc < 0)
+		take_down(r);
+	return rc;
+}
+
+void replay_close(struct replay *r)
+{
+	take_down(r);
+}
+
+int replay_run(struct replay *r, struct err *err)
+{
+	int rc;
+
+	while ((rc = replayer_run(r->replayer, err)) == -EAGAIN) {
+		if (r->output_bytes > r->output_skip)
+			r->output_skip = r->output_bytes;
+		take_down(r);
+		r->restarts++;
+		r->options.caution *= CAUTION_GROWTH;
+		rc = set_up(r, err);
+		if (rc < 0)
+			return rc;
+	}
+	return rc;
+}
+
+void replay_set_target(struct replay *r, struct position target)
+{
+	r->options.has_target = true;
+	r->options.target = target;
+	replayer_set_target(r->replayer, target);
+}

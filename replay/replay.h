@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * A trace being replayed: file, machine and replayer together. If a late timer makes the replayer run past a
+ * landmark, which cannot be undone, the replay is begun again with wider margins; its user notices
+ * nothing but the time.
+ */
+#ifndef REPLAY_REPLAY_H
+#define REPLAY_REPLAY_H
+
+#include "replay/replayer.h"
+
+struct replay {
+	struct replay_file *file;
+	struct machine *machine;   /* may be another one after replay_run */
+	struct replayer *replayer; /* likewise */
+	unsigned restarts;
+	/* private */
+	const char *path;
+	struct replay_options options;
+	enum clock_kind clock;
+	void (*output)(void *ctx, enum dev_stream stream, uint8_t byte);
+	void *output_ctx;
+	uint64_t output_bytes, output_skip;
+};
+
+/*
+ * Open the trace at path (kept, not copied) and make its machine. use_clock: use instruction clocks where
+ * the host has them; options->clock is filled in from it. output may be NULL.
+ */
+int replay_open(struct replay *r, const char *path, bool use_clock, const struct replay_options *options,
+		void (*output)(void *ctx, enum dev_stream stream, uint8_t byte), void *output_ctx,
+		struct err *err);
+void replay_close(struct replay *r);
+/* As replayer_run, but never -EAGAIN. */
+int replay_run(struct replay *r, struct err *err);
+/* As replayer_set_target. */
+void replay_set_target(struct replay *r, struct position target);
+
+#endif
