@@ -10,6 +10,10 @@
 
 /* Intel SDM volume 3A, section 4.3 ff.: bits of paging-structure entries. */
 #define ENTRY_PRESENT 0x1ull
+#define ENTRY_WRITABLE 0x2ull
+#define ENTRY_USER 0x4ull
+#define ENTRY_ACCESSED 0x20ull
+#define ENTRY_DIRTY 0x40ull
 #define ENTRY_LARGE 0x80ull
 #define ENTRY_ADDR 0x000ffffffffff000ull
 
@@ -60,17 +64,30 @@ static uint64_t paging_large_base(const struct paging_mode *mode, uint64_t entry
 	return entry & ENTRY_ADDR & ~size_mask;
 }
 
-int paging_translate(const struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, gpa_t *gpa)
+/* What a walk saw. */
+struct walk {
+	gpa_t gpa;
+	unsigned count; /* of entries, from the top on; 0 without paging */
+	struct {
+		uint64_t gpa;
+		uint64_t value;
+	} entry[5];
+	const struct paging_mode *mode; /* NULL without paging */
+};
+
+/* -EFAULT if not mapped, -ENXIO if a table is not in RAM. */
+static int paging_walk(const struct memory *mem, const struct kvm_sregs *sregs, gva_t gva,
+		       struct walk *w)
 {
+	*w = (struct walk){0};
 	if (!(sregs->cr0 & X86_CR0_PG)) {
-		if (gva.v >> 32)
-			return -EFAULT;
-		*gpa = GPA(gva.v);
-		return 0;
+		w->gpa = GPA(gva.v);
+		return gva.v >> 32 ? -EFAULT : 0;
 	}
 
 	const struct paging_mode *mode = paging_mode_of(sregs);
 
+	w->mode = mode;
 	if (!paging_address_exists(mode, gva.v))
 		return -EFAULT;
 
@@ -81,20 +98,84 @@ int paging_translate(const struct memory *mem, const struct kvm_sregs *sregs, gv
 	for (unsigned level = mode->levels; level > 0; level--) {
 		shift -= mode->index_bits;
 		uint64_t index = linear >> shift & ((1ull << mode->index_bits) - 1);
+		uint64_t where = table + index * mode->entry_size;
 		uint64_t entry = 0;
 
-		if (memory_read(mem, GPA(table + index * mode->entry_size), &entry,
-				mode->entry_size) ||
-		    !(entry & ENTRY_PRESENT))
+		if (memory_read(mem, GPA(where), &entry, mode->entry_size))
+			return -ENXIO;
+		if (!(entry & ENTRY_PRESENT))
 			return -EFAULT;
+		w->entry[w->count].gpa = where;
+		w->entry[w->count++].value = entry;
 		if (level > 1 && (entry & ENTRY_LARGE) && (mode->large_levels & 1u << level)) {
-			*gpa = GPA(paging_large_base(mode, entry, shift) |
-				   (linear & ((1ull << shift) - 1)));
+			w->gpa = GPA(paging_large_base(mode, entry, shift) |
+				     (linear & ((1ull << shift) - 1)));
 			return 0;
 		}
 		table = entry & ENTRY_ADDR;
 	}
-	*gpa = GPA(table | (linear & ~PAGE_MASK));
+	w->gpa = GPA(table | (linear & ~PAGE_MASK));
+	return 0;
+}
+
+int paging_translate(const struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, gpa_t *gpa)
+{
+	struct walk w;
+
+	if (paging_walk(mem, sregs, gva, &w))
+		return -EFAULT;
+	*gpa = w.gpa;
+	return 0;
+}
+
+/* The first entry that has permissions and an accessed bit: PAE's top level has neither. */
+static unsigned paging_first_entry(const struct walk *w)
+{
+	return w->mode == &mode_pae ? 1 : 0;
+}
+
+static bool paging_permits(const struct kvm_sregs *sregs, const struct walk *w, unsigned access)
+{
+	uint64_t bits = ENTRY_WRITABLE | ENTRY_USER;
+
+	for (unsigned i = paging_first_entry(w); i < w->count; i++)
+		bits &= w->entry[i].value;
+	if ((access & PAGING_USER) && !(bits & ENTRY_USER))
+		return false;
+	if ((access & PAGING_NO_USER_PAGES) && (bits & ENTRY_USER))
+		return false;
+	if (!(access & PAGING_WRITE) || (bits & ENTRY_WRITABLE))
+		return true;
+	return !(access & PAGING_USER) && !(sregs->cr0 & X86_CR0_WP);
+}
+
+int paging_access(struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, unsigned access,
+		  gpa_t *gpa, uint32_t *error)
+{
+	struct walk w;
+	int ret = paging_walk(mem, sregs, gva, &w);
+
+	*error = access & (PAGING_WRITE | PAGING_USER);
+	if (ret)
+		return ret;
+	*gpa = w.gpa;
+	if (!w.count)
+		return 0;
+	if (!paging_permits(sregs, &w, access)) {
+		*error |= (uint32_t)ENTRY_PRESENT;
+		return -EFAULT;
+	}
+	for (unsigned i = paging_first_entry(&w); i < w.count; i++) {
+		uint64_t set = ENTRY_ACCESSED;
+
+		if (i == w.count - 1 && (access & PAGING_WRITE))
+			set |= ENTRY_DIRTY;
+		if ((w.entry[i].value & set) == set)
+			continue;
+		w.entry[i].value |= set;
+		if (memory_write(mem, GPA(w.entry[i].gpa), &w.entry[i].value, w.mode->entry_size))
+			return -ENXIO;
+	}
 	return 0;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Guest page-table walk in software, for the VMM's own accesses by virtual address. It sets no
- * accessed or dirty bits and checks no permissions: a debugger's view. Intel SDM volume 3A, chapter
- * 4: no paging, 32-bit, PAE, 4-level and 5-level.
+ * Guest page-table walk in software. paging_translate, paging_read and paging_write set no accessed
+ * or dirty bits and check no permissions: a debugger's view. paging_access is the CPU's view. Intel
+ * SDM volume 3A, chapter 4: no paging, 32-bit, PAE, 4-level and 5-level.
  */
 #ifndef VMM_PAGING_H
 #define VMM_PAGING_H
@@ -20,5 +20,18 @@ int paging_read(const struct memory *mem, const struct kvm_sregs *sregs, gva_t g
 		size_t len);
 int paging_write(struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, const void *data,
 		 size_t len);
+
+/* Kinds of data access, or'ed; the first two with the bits of a page fault's error code (SDM
+ * 3A 4.7). */
+#define PAGING_WRITE 0x2u
+#define PAGING_USER 0x4u
+#define PAGING_NO_USER_PAGES 0x8u /* supervisor access under SMAP */
+
+/*
+ * Translate for a data access as the CPU does: permissions checked, accessed and dirty bits set.
+ * -EFAULT and the page fault's error code if the access faults; -ENXIO if a table is not in RAM.
+ */
+int paging_access(struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, unsigned access,
+		  gpa_t *gpa, uint32_t *error);
 
 #endif
