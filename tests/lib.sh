@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck shell=bash
+#
+# Shared by the test scripts; sourced, from any directory. Sets HINDSIGHT, BUILD and repo, and counts
+# checks. Works with busybox's tools too, because the scripts also run on the machine of npt-host.sh.
+
+# shellcheck disable=SC2034  # for the scripts that source this
+repo=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
+BUILD=${BUILD:-build}
+HINDSIGHT=${HINDSIGHT:-$BUILD/hindsight}
+
+passed=0
+failed=0
+
+die() {
+	echo "$(basename "$0" .sh): $*" >&2
+	exit 1
+}
+
+check_pass() { passed=$((passed + ${1:-1})); }
+check_fail() {
+	failed=$((failed + 1))
+	echo "FAIL $*"
+}
+
+# The last lines of a test script, for its reader and for the runner.
+finish() {
+	echo "$(basename "$0" .sh): $passed passed, $failed failed"
+	echo "$passed passed, $failed failed"
+	((failed == 0)) || exit 1
+	exit 0
+}
+
+# Without KVM there is nothing to test; REQUIRE_KVM=1 makes that a failure.
+require_kvm() {
+	if [[ -r /dev/kvm && -w /dev/kvm ]]; then
+		return
+	fi
+	echo "SKIP $(basename "$0" .sh): no /dev/kvm"
+	[[ ${REQUIRE_KVM:-0} != 1 ]] || exit 1
+	exit 0
+}
+
+# A number or a true/false from JSON on standard input, by its key; keys are told apart by name alone.
+json_value() {
+	sed -n 's/.*"'"$1"'": *"\{0,1\}\([^",}]*\).*/\1/p' | head -n 1
+}
+
+# The clocks by which this host can find a place again.
+host_clocks() {
+	if [[ $("$HINDSIGHT" doctor --json 2>/dev/null | json_value emul_clock) == true ]]; then
+		echo emul state
+	else
+		echo state
+	fi
+}
+
+cpu_count() { nproc 2>/dev/null || echo 1; }
