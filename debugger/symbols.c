@@ -7,6 +7,9 @@
  */
 #include "debugger/symbols.h"
 
+#include "base/buf.h"
+#include "debugger/array.h"
+
 #include <dwarf.h>
 #include <errno.h>
 #include <gelf.h>
@@ -74,41 +77,6 @@ struct symbols {
 	size_t ranges;
 	bool rest_loaded; /* the units without aranges */
 };
-
-/* Room for one more element in an array whose capacity is the next power of two. */
-static bool array_grow(void **array, size_t len, size_t elem_size)
-{
-	void *p;
-
-	if ((len & (len - 1)) != 0)
-		return true;
-	p = reallocarray(*array, len ? len * 2 : 1, elem_size);
-	if (!p)
-		return false;
-	*array = p;
-	return true;
-}
-
-#define COMPARE(a, b) ((a) < (b) ? -1 : (a) > (b))
-
-/* How many elements of a sorted array have a key up to this one. Each begins with its key, a
- * uint64_t. */
-static size_t count_up_to(const void *array, size_t n, size_t elem_size, uint64_t key)
-{
-	size_t lo = 0, hi = n;
-
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-		uint64_t v;
-
-		memcpy(&v, (const char *)array + mid * elem_size, sizeof(v));
-		if (v <= key)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
 
 static int read_sections(struct symbols *s, size_t file_size, struct err *err)
 {
@@ -298,21 +266,17 @@ int symbols_open(const void *elf, size_t size, struct symbols **symbols, struct 
 	return 0;
 }
 
-static void unit_free(struct line_unit *u)
-{
-	for (size_t i = 0; i < u->files; i++)
-		free(u->file[i]);
-	free(u->file);
-	free(u->row);
-}
-
 void symbols_close(struct symbols *s)
 {
 
 	if (!s)
 		return;
-	for (size_t i = 0; i < s->units; i++)
-		unit_free(&s->unit[i]);
+	for (size_t i = 0; i < s->units; i++) {
+		for (size_t k = 0; k < s->unit[i].files; k++)
+			free(s->unit[i].file[k]);
+		free(s->unit[i].file);
+		free(s->unit[i].row);
+	}
 	free(s->unit);
 	free(s->range);
 	if (s->dwarf)
@@ -340,7 +304,7 @@ static bool in_any_section(const struct symbols *s, uint64_t addr)
 
 static const struct symbol *find_symbol(const struct symbols *s, uint64_t addr)
 {
-	size_t up_to = count_up_to(s->symbol, s->count, sizeof(*s->symbol), addr);
+	size_t up_to = array_count_up_to(s->symbol, s->count, sizeof(*s->symbol), addr);
 
 	for (size_t i = up_to; i > 0 && s->symbol[i - 1].max_end > addr; i--) {
 		const struct symbol *sym = &s->symbol[i - 1];
@@ -360,7 +324,7 @@ static const struct symbol *find_symbol(const struct symbols *s, uint64_t addr)
 bool symbols_find(const struct symbols *s, gva_t addr, const char **name, uint64_t *offset,
 		  uint64_t *size)
 {
-	const struct symbol *sym = find_symbol(s, addr.v);
+	const struct symbol *sym = s ? find_symbol(s, addr.v) : NULL;
 
 	if (!sym)
 		return false;
@@ -375,7 +339,7 @@ bool symbols_find(const struct symbols *s, gva_t addr, const char **name, uint64
 
 bool symbols_lookup(const struct symbols *s, const char *name, gva_t *addr, uint64_t *size)
 {
-	size_t lo = 0, hi = s->count;
+	size_t lo = 0, hi = s ? s->count : 0;
 
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
@@ -385,7 +349,7 @@ bool symbols_lookup(const struct symbols *s, const char *name, gva_t *addr, uint
 		else
 			hi = mid;
 	}
-	if (lo == s->count || strcmp(s->by_name[lo]->name, name) != 0)
+	if (!s || lo == s->count || strcmp(s->by_name[lo]->name, name) != 0)
 		return false;
 	if (addr)
 		*addr = GVA(s->by_name[lo]->addr);
@@ -541,9 +505,9 @@ static void load_unit(struct symbols *s, struct line_unit *u)
 
 static struct line_unit *unit_by_die(const struct symbols *s, Dwarf_Off die)
 {
-	size_t n = count_up_to(s->unit, s->units, sizeof(*s->unit), die);
+	struct line_unit *u = array_last_up_to(s->unit, s->units, sizeof(*u), die);
 
-	return n > 0 && s->unit[n - 1].die == die ? &s->unit[n - 1] : NULL;
+	return u && u->die == die ? u : NULL;
 }
 
 static void read_units(struct symbols *s)
@@ -571,13 +535,6 @@ static void read_units(struct symbols *s)
 	}
 }
 
-static int compare_ranges(const void *a, const void *b)
-{
-	const struct line_range *x = a, *y = b;
-
-	return COMPARE(x->start, y->start);
-}
-
 static void read_aranges(struct symbols *s)
 {
 	Dwarf_Arange *arange;
@@ -603,7 +560,61 @@ static void read_aranges(struct symbols *s)
 	}
 	dwarf_dealloc(s->dwarf, arange, DW_DLA_LIST);
 	if (s->ranges > 0)
-		qsort(s->range, s->ranges, sizeof(*s->range), compare_ranges);
+		qsort(s->range, s->ranges, sizeof(*s->range), array_compare_keys);
+}
+
+/* The lists of a .debug_rnglists or .debug_loclists section, DWARF 5 section 7.28: sound headers
+ * that fill it exactly. */
+static bool lists_sound(const Elf_Data *data)
+{
+	struct reader r = reader_init(data->d_buf, data->d_size);
+
+	while (reader_left(&r) > 0) {
+		struct reader unit;
+		uint32_t len = reader_u32(&r);
+		const uint8_t *p = reader_take(&r, len);
+		uint8_t address_size;
+
+		if (!p)
+			return false;
+		unit = reader_init(p, len);
+		if (reader_u16(&unit) != 5)
+			return false;
+		address_size = reader_u8(&unit);
+		if ((address_size != 4 && address_size != 8) || reader_u8(&unit) != 0 ||
+		    reader_u32(&unit) > reader_left(&unit) / sizeof(uint32_t) || unit.failed)
+			return false;
+	}
+	return !r.failed;
+}
+
+/*
+ * libdwarf 20210528 frees twice when it finds such a header damaged, although lines need none of
+ * it. Compressed sections are protected by their checksum.
+ */
+static bool dwarf_sound(const struct symbols *s)
+{
+	Elf_Scn *scn = NULL;
+	size_t names;
+
+	if (elf_getshdrstrndx(s->elf, &names))
+		return false;
+	while ((scn = elf_nextscn(s->elf, scn))) {
+		const Elf_Data *data;
+		const char *name;
+		GElf_Shdr sh;
+
+		if (!gelf_getshdr(scn, &sh))
+			return false;
+		name = elf_strptr(s->elf, names, sh.sh_name);
+		if (!name || (strcmp(name, ".debug_rnglists") && strcmp(name, ".debug_loclists")) ||
+		    (sh.sh_flags & SHF_COMPRESSED))
+			continue;
+		data = elf_rawdata(scn, NULL);
+		if (!data || !lists_sound(data))
+			return false;
+	}
+	return true;
 }
 
 static bool dwarf_open(struct symbols *s)
@@ -611,7 +622,7 @@ static bool dwarf_open(struct symbols *s)
 	if (s->dwarf_tried)
 		return s->dwarf;
 	s->dwarf_tried = true;
-	if (!s->elf)
+	if (!s->elf || !dwarf_sound(s))
 		return false;
 	/* A failed call leaves no debug object; its error is freed with a null one. */
 	if (!dwarf_ok(s, dwarf_elf_init(s->elf, DW_DLC_READ, NULL, NULL, &s->dwarf, &s->error))) {
@@ -625,13 +636,9 @@ static bool dwarf_open(struct symbols *s)
 
 static bool unit_line(const struct line_unit *u, uint64_t addr, const char **file, unsigned *line)
 {
-	size_t n = count_up_to(u->row, u->rows, sizeof(*u->row), addr);
-	const struct line_row *row;
+	const struct line_row *row = array_last_up_to(u->row, u->rows, sizeof(*row), addr);
 
-	if (n == 0)
-		return false;
-	row = &u->row[n - 1];
-	if (row->end || row->line == 0 || !u->file[row->file])
+	if (!row || row->end || row->line == 0 || !u->file[row->file])
 		return false;
 	if (file)
 		*file = u->file[row->file];
@@ -643,20 +650,16 @@ static bool unit_line(const struct line_unit *u, uint64_t addr, const char **fil
 /* The unit that has addr by .debug_aranges. */
 static struct line_unit *unit_by_address(const struct symbols *s, uint64_t addr)
 {
-	size_t n = count_up_to(s->range, s->ranges, sizeof(*s->range), addr);
-	const struct line_range *r;
+	const struct line_range *r = array_last_up_to(s->range, s->ranges, sizeof(*r), addr);
 
-	if (n == 0)
-		return NULL;
-	r = &s->range[n - 1];
-	return addr - r->start < r->size ? &s->unit[r->unit] : NULL;
+	return r && addr - r->start < r->size ? &s->unit[r->unit] : NULL;
 }
 
 bool symbols_line(struct symbols *s, gva_t addr, const char **file, unsigned *line)
 {
 	struct line_unit *u;
 
-	if (!in_any_section(s, addr.v) || !dwarf_open(s))
+	if (!s || !in_any_section(s, addr.v) || !dwarf_open(s))
 		return false;
 	u = unit_by_address(s, addr.v);
 	if (u) {

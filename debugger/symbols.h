@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Names and source lines of guest addresses, from the ELF symbol table (.symtab, else .dynsym) and
- * DWARF of the kernel file. A file that is no ELF file, or has neither, gives empty answers.
+ * DWARF of the kernel file. A file that is no ELF file, or has neither, gives empty answers, and so
+ * does a NULL symbols.
  *
  * The file is hostile. Symbols go through libelf, which checks what it reads. DWARF goes through
  * libdwarf, which is less careful, and is therefore not touched before the first symbols_line.

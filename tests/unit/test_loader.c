@@ -99,7 +99,7 @@ static void elf64_refusals(void **state)
 		{"e_shnum", offsetof(Elf64_Ehdr, e_shnum), 9999, 2},
 		{"e_shentsize", offsetof(Elf64_Ehdr, e_shentsize), 9, 2},
 		{"e_entry", offsetof(Elf64_Ehdr, e_entry), 0x300000, 8},
-		{"p_filesz", 64 + offsetof(Elf64_Phdr, p_filesz), 0x7000, 8},
+		{"above its p_memsz", 64 + offsetof(Elf64_Phdr, p_filesz), 0x40, 8},
 		{"p_offset", 64 + offsetof(Elf64_Phdr, p_offset), UINT64_MAX - 3, 8},
 		{"RAM of 64 MiB", 64 + offsetof(Elf64_Phdr, p_memsz), 1ull << 40, 8},
 		{"p_memsz", 64 + offsetof(Elf64_Phdr, p_memsz), UINT64_MAX - 3, 8},

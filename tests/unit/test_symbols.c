@@ -218,6 +218,9 @@ static void empty_answers(void **state)
 	empty_for("this is not an ELF file at all, but a Multiboot kernel, say", 59);
 	empty_for("!<arch>\nan archive is no kernel, whatever libelf can do with it", 63);
 	empty_for(&h, sizeof(h));
+	assert_false(symbols_find(NULL, GVA(0x1000), NULL, NULL, NULL));
+	assert_false(symbols_lookup(NULL, "main", NULL, NULL));
+	assert_false(symbols_line(NULL, GVA(0x1000), NULL, NULL));
 	symbols_close(NULL);
 }
 
