@@ -30,6 +30,14 @@ debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugge
 LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
+unit_TESTS := test_base test_trace test_event test_devices test_device_pic test_device_pit test_device_rtc \
+	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
+kvm_TESTS := test_probe test_divergence test_positions
+TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
+SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
+	examples/irq_race/session.sh
+RESULTS := $(BUILD)/results/results.txt
+
 .PHONY: all
 all: $(BUILD)/hindsight
 
@@ -42,5 +50,73 @@ $(BUILD)/obj/%.o: %.c
 	$(if $(Q),@echo "  CC    $<")
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
+$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/kvm/%.o $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+
+$(BUILD)/tests/bench: $(BUILD)/obj/tests/bench/bench.o $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
 -include examples/guests.mk
--include $(LIB_OBJ:.o=.d) $(BUILD)/obj/debugger/main.d
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+.PHONY: tests
+tests: $(TESTS)
+
+# --- what a user runs: each installs what is missing first --------------------------------------
+
+.PHONY: demo
+demo:
+	$(Q)scripts/deps.sh build
+	$(Q)$(MAKE) --no-print-directory all guests
+	$(Q)BUILD=$(BUILD) examples/stale_pointer/session.sh
+
+.PHONY: test
+test:
+	$(Q)scripts/deps.sh build test clang
+	$(Q)$(MAKE) --no-print-directory check-source
+	$(Q)$(MAKE) --no-print-directory all tests guests
+	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san tests-san
+	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
+	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) $(TESTS) \
+		$(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) \
+		"tests/debian_kernel.sh $(BUILD)/debian_kernel/vmlinux" tests/battery.sh
+
+# The second kind of host: real kvm_amd with nested paging, inside QEMU.
+.PHONY: test-npt
+test-npt:
+	$(Q)scripts/deps.sh build test npt
+	$(Q)$(MAKE) --no-print-directory all tests guests
+	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
+		-f build/tests -f tests -f examples -- tests/npt.sh $(kvm_TESTS:%=build/tests/%) \
+		build/tests/test_assist $(SCRIPT_TESTS) "tests/battery.sh -r 3 -m 100"; status=$$?; \
+	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
+
+.PHONY: bench
+bench:
+	$(Q)scripts/deps.sh build
+	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/tests/bench
+	$(Q)$(BUILD)/tests/bench
+
+# --- checks -------------------------------------------------------------------------------------
+
+.PHONY: check-source
+check-source:
+	$(Q)scripts/check-includes.sh
+	$(Q)scripts/check-style.sh
+
+# Unit tests built with clang and sanitizers; named apart, so that results tell them from the others.
+.PHONY: tests-san
+tests-san: $(unit_TESTS:%=$(BUILD)/tests/%_san)
+
+$(BUILD)/tests/%_san: $(BUILD)/tests/%
+	$(Q)ln -sf $(notdir $<) $@
+
+.PHONY: clean
+clean:
+	rm -rf build build-san

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * Symbols: one array sorted by address, one by name. Lines: per compilation unit, read when an
- * address in the unit is first asked for, because reading all of vmlinux's takes seconds and
- * gigabytes. .debug_aranges tells the unit; units it does not mention are all read at the first
- * miss.
+ * Symbols: one array sorted by address, one by name. Lines: per compilation unit, read when an address in
+ * it is first asked for: all of vmlinux's take seconds and gigabytes. .debug_aranges tells the unit.
  */
 #include "debugger/symbols.h"
 
