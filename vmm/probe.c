@@ -6,6 +6,7 @@
 #include <cpuid.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/utsname.h>
@@ -44,6 +45,112 @@ static int check_guest_runs(struct probe_guest *g, struct err *err)
 		"see the kernel log for messages of kvm",
 		g->broken ? 0 : g->run->exit_reason);
 }
+
+/* --- Costs --- */
+
+#define SAMPLES 51
+
+static int compare_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static uint32_t median(uint64_t *samples, size_t n)
+{
+	uint64_t m;
+
+	qsort(samples, n, sizeof(samples[0]), compare_u64);
+	m = samples[n / 2];
+	return m > UINT32_MAX ? UINT32_MAX : (uint32_t)m;
+}
+
+/* Median time of an entry that must come back as `exit`; 0 if it does not. */
+static uint32_t time_runs(struct probe_guest *g, int exit)
+{
+	uint64_t samples[SAMPLES];
+
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		uint64_t t = probe_now_ns();
+
+		if (probe_run(g) != exit)
+			return 0;
+		samples[i] = probe_now_ns() - t;
+	}
+	return median(samples, SAMPLES);
+}
+
+static uint32_t time_ioctl(struct probe_guest *g)
+{
+	uint64_t samples[SAMPLES];
+	struct kvm_regs regs;
+
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		uint64_t t = probe_now_ns();
+
+		if (!probe_get_regs(g, &regs))
+			return 0;
+		samples[i] = probe_now_ns() - t;
+	}
+	return median(samples, SAMPLES);
+}
+
+/* CPU time of a loop with entry and exit; 0 if it fails. */
+static uint64_t time_loop(struct probe_guest *g, uint32_t turns)
+{
+	const struct probe_start how = {0};
+	struct snippet code = {0};
+	struct kvm_regs regs;
+	uint64_t t;
+
+	snippet_put_loop(&code, turns);
+	snippet_put_done(&code);
+	if (!probe_start(g, &code, &how))
+		return 0;
+	t = probe_cpu_ns();
+	return probe_run_done(g, &regs) ? probe_cpu_ns() - t : 0;
+}
+
+/* From the difference of two loops, so that entry and exit fall out; a CPU that runs the code
+ * itself needs longer loops to show. At least 1; 0 if it fails. */
+static uint32_t time_instruction(struct probe_guest *g)
+{
+	const uint64_t slow = 50;
+	uint64_t samples[9];
+	uint32_t ns = 0;
+
+	for (uint32_t turns = 1000; turns <= 100000 && ns < slow; turns *= 100) {
+		for (size_t i = 0; i < ARRAY_SIZE(samples); i++) {
+			uint64_t shorter = time_loop(g, turns), longer = time_loop(g, 2 * turns);
+
+			if (!shorter || !longer)
+				return 0;
+			samples[i] = longer > shorter ? (longer - shorter) / (2ull * turns) : 0;
+		}
+		ns = median(samples, ARRAY_SIZE(samples));
+	}
+	return ns ? ns : 1;
+}
+
+static void probe_costs(struct probe_guest *g, struct host_caps *caps)
+{
+	const struct probe_start how = {0};
+	struct snippet exits = {0}, nops = {0};
+
+	EMIT(&exits, 0xe6, PORT_DONE, 0xeb, 0xfc); /* out; jmp to it */
+	EMIT(&nops, 0x90, 0xeb, 0xfd);		   /* nop; jmp to it */
+	if (probe_start(g, &exits, &how)) {
+		caps->ns_exit = time_runs(g, KVM_EXIT_IO);
+		caps->ns_ioctl = time_ioctl(g);
+	}
+	if (caps->step[0] && probe_start(g, &nops, &how) &&
+	    probe_debug(g, KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ, 0, 0))
+		caps->ns_step = time_runs(g, KVM_EXIT_DEBUG);
+	caps->ns_instruction_cpl0 = time_instruction(g);
+}
+
+/* --- All of it --- */
 
 static void probe_strategies(struct probe_guest *g, struct host_caps *caps, bool full)
 {
@@ -106,6 +213,8 @@ close_kvm:
 	close(kvm_fd);
 	return rc;
 }
+
+/* --- The choice --- */
 
 int caps_check(const struct host_caps *caps, struct err *err)
 {

@@ -39,8 +39,7 @@ static bool emulation_failed(const struct probe_guest *g, int exit)
 	       g->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION;
 }
 
-/* --- Clocks ------------------------------------------------------------------------------------
- */
+/* --- Clocks --- */
 
 /* By how much the 64-bit counter at `at` of the file grows between two exits with a loop between
  * them. */
@@ -131,8 +130,7 @@ void probe_pmu(struct probe_guest *g, struct host_caps *caps)
 	close(fd);
 }
 
-/* --- Stepping and breakpoints -------------------------------------------------------------------
- */
+/* --- Stepping and breakpoints --- */
 
 /* INC EAX this often, and the end. Each is two bytes long. */
 static void put_increments(struct snippet *s, unsigned n)
@@ -284,8 +282,7 @@ void probe_hlt(struct probe_guest *g, struct host_caps *caps)
 			       regs.rax == 1 && ends_with_rax(g, 2);
 }
 
-/* --- The interrupt window -----------------------------------------------------------------------
- */
+/* --- The interrupt window --- */
 
 enum window_opener {
 	OPEN_STI,     /* opens one instruction later: the shadow (SDM 2B, STI) */
@@ -359,8 +356,7 @@ void probe_window(struct probe_guest *g, struct host_caps *caps)
 	caps->window_exact = true;
 }
 
-/* --- The CPU model ------------------------------------------------------------------------------
- */
+/* --- The CPU model --- */
 
 void probe_cpuid(struct probe_guest *g, struct host_caps *caps, unsigned cpl)
 {
@@ -459,8 +455,7 @@ void probe_msr_filter(struct probe_guest *g, struct host_caps *caps)
 		probe_run_done(g, &regs) && regs.rax == 0x55667788 && regs.rdx == 0x11223344;
 }
 
-/* --- Synchronised registers ---------------------------------------------------------------------
- */
+/* --- Synchronised registers --- */
 
 static bool sync_regs_work(struct probe_guest *g)
 {
@@ -508,8 +503,7 @@ void probe_sync_regs(struct probe_guest *g, struct host_caps *caps)
 	caps->in_sync_eax_lost = probe_run_done(g, &regs) && regs.rax != answer;
 }
 
-/* --- What is not emulated -----------------------------------------------------------------------
- */
+/* --- What is not emulated --- */
 
 /* The instruction of each gap, with what it needs before it; memory operands are in the data page.
  */
@@ -588,97 +582,4 @@ void probe_gaps(struct probe_guest *g, struct host_caps *caps)
 		if (emulation_failed(g, probe_run(g)))
 			caps->gaps |= 1u << i;
 	}
-}
-
-/* --- Costs --------------------------------------------------------------------------------------
- */
-
-#define SAMPLES 51
-
-static int compare_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static uint32_t median(uint64_t *samples)
-{
-	uint64_t m;
-
-	qsort(samples, SAMPLES, sizeof(samples[0]), compare_u64);
-	m = samples[SAMPLES / 2];
-	return m > UINT32_MAX ? UINT32_MAX : (uint32_t)m;
-}
-
-/* Median time of an entry that must come back as `exit`; 0 if it does not. */
-static uint32_t time_runs(struct probe_guest *g, int exit)
-{
-	uint64_t samples[SAMPLES];
-
-	for (unsigned i = 0; i < SAMPLES; i++) {
-		uint64_t t = probe_now_ns();
-
-		if (probe_run(g) != exit)
-			return 0;
-		samples[i] = probe_now_ns() - t;
-	}
-	return median(samples);
-}
-
-static uint32_t time_ioctl(struct probe_guest *g)
-{
-	uint64_t samples[SAMPLES];
-	struct kvm_regs regs;
-
-	for (unsigned i = 0; i < SAMPLES; i++) {
-		uint64_t t = probe_now_ns();
-
-		if (!probe_get_regs(g, &regs))
-			return 0;
-		samples[i] = probe_now_ns() - t;
-	}
-	return median(samples);
-}
-
-/* From the difference of two loops, so that entry and exit fall out. At least 1. */
-static uint32_t time_instruction(struct probe_guest *g)
-{
-	const uint32_t turns[2] = {500, 10500};
-	const struct probe_start how = at_level(0);
-	uint64_t ns[2];
-
-	for (int i = 0; i < 2; i++) {
-		struct snippet code = {0};
-		struct kvm_regs regs;
-
-		snippet_put_loop(&code, turns[i]);
-		snippet_put_done(&code);
-		if (!probe_start(g, &code, &how))
-			return 0;
-		ns[i] = probe_now_ns();
-		if (!probe_run_done(g, &regs))
-			return 0;
-		ns[i] = probe_now_ns() - ns[i];
-	}
-	if (ns[1] <= ns[0] + 2ull * (turns[1] - turns[0]))
-		return 1;
-	return (uint32_t)((ns[1] - ns[0]) / (2ull * (turns[1] - turns[0])));
-}
-
-void probe_costs(struct probe_guest *g, struct host_caps *caps)
-{
-	const struct probe_start how = at_level(0);
-	struct snippet exits = {0}, nops = {0};
-
-	EMIT(&exits, 0xe6, PORT_DONE, 0xeb, 0xfc); /* out; jmp to it */
-	EMIT(&nops, 0x90, 0xeb, 0xfd);		   /* nop; jmp to it */
-	if (probe_start(g, &exits, &how)) {
-		caps->ns_exit = time_runs(g, KVM_EXIT_IO);
-		caps->ns_ioctl = time_ioctl(g);
-	}
-	if (caps->step[0] && probe_start(g, &nops, &how) &&
-	    probe_debug(g, KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ, 0, 0))
-		caps->ns_step = time_runs(g, KVM_EXIT_DEBUG);
-	caps->ns_instruction_cpl0 = time_instruction(g);
 }

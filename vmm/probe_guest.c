@@ -15,7 +15,13 @@
 #include <unistd.h>
 
 #define PROBE_SIGNAL SIGUSR2
-#define WATCHDOG_NS (200 * NSEC_PER_MSEC)
+/*
+ * A probe may use this much CPU time, so that a busy host does not look like one that cannot do
+ * things (record and replay must find the same), and this much time in all, for a guest that
+ * sleeps.
+ */
+#define WATCHDOG_CPU_NS (200 * NSEC_PER_MSEC)
+#define WATCHDOG_NS (5 * NSEC_PER_SEC)
 
 /* Page table entries: present, writable, user, and accessed and dirty from the start so that no CPU
  * has a reason to write to them (SDM 3A 4.5). */
@@ -82,12 +88,22 @@ uint64_t snippet_loop_length(uint32_t turns)
 	return 1 + 2 * (uint64_t)turns;
 }
 
-uint64_t probe_now_ns(void)
+static uint64_t clock_ns(clockid_t id)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(id, &t);
 	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+uint64_t probe_now_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t probe_cpu_ns(void)
+{
+	return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 int probe_extension(const struct probe_guest *g, int cap)
@@ -97,8 +113,7 @@ int probe_extension(const struct probe_guest *g, int cap)
 	return rc < 0 ? 0 : rc;
 }
 
-/* --- The watchdog ------------------------------------------------------------------------------
- */
+/* --- The watchdog --- */
 
 static void on_watchdog(int sig, siginfo_t *info, void *context)
 {
@@ -148,7 +163,7 @@ static void watchdog_destroy(struct probe_guest *g)
 /* Periodic, so that a signal that comes at a bad moment is followed by another. */
 static void watchdog_start(struct probe_guest *g, unsigned kick_us)
 {
-	uint64_t period = kick_us ? kick_us * NSEC_PER_USEC : WATCHDOG_NS;
+	uint64_t period = kick_us ? kick_us * NSEC_PER_USEC : WATCHDOG_CPU_NS;
 	struct timespec t = {
 		.tv_sec = (time_t)(period / NSEC_PER_SEC),
 		.tv_nsec = (long)(period % NSEC_PER_SEC),
@@ -156,12 +171,12 @@ static void watchdog_start(struct probe_guest *g, unsigned kick_us)
 	struct itimerspec spec = {.it_value = t, .it_interval = t};
 
 	g->kicks = 0;
+	g->cpu_deadline_ns = probe_cpu_ns() + WATCHDOG_CPU_NS;
 	g->deadline_ns = probe_now_ns() + WATCHDOG_NS;
 	timer_settime(g->timer, 0, &spec, NULL);
 }
 
-/* --- Memory and registers ----------------------------------------------------------------------
- */
+/* --- Memory and registers --- */
 
 static void put_u64(uint8_t *at, uint64_t v)
 {
@@ -240,8 +255,7 @@ static void build_sregs(struct kvm_sregs *s, unsigned cpl)
 	s->efer = EFER_SCE | EFER_LME | EFER_LMA;
 }
 
-/* --- Making it ---------------------------------------------------------------------------------
- */
+/* --- Making it --- */
 
 static int require(int kvm_fd, int cap, const char *name, struct err *err)
 {
@@ -498,8 +512,7 @@ void probe_guest_close(struct probe_guest *g)
 	g->vcpu = -1;
 }
 
-/* --- Running it --------------------------------------------------------------------------------
- */
+/* --- Running it --- */
 
 /* An IN, an MMIO or an MSR access that the last snippet left unfinished would be completed by the
  * first entry of the next one, into its registers. */
@@ -581,7 +594,7 @@ int probe_run(struct probe_guest *g)
 		/* In this order: a signal that comes in between is not forgotten. */
 		__atomic_store_n(&run->immediate_exit, 0, __ATOMIC_RELAXED);
 		g->kicks++;
-		if (probe_now_ns() >= g->deadline_ns)
+		if (probe_cpu_ns() >= g->cpu_deadline_ns || probe_now_ns() >= g->deadline_ns)
 			return -ETIME;
 	}
 }

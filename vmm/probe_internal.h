@@ -97,6 +97,7 @@ struct probe_guest {
 	bool has_action;
 	struct sigaction old_action;
 	sigset_t old_mask;
+	uint64_t cpu_deadline_ns; /* of this thread */
 	uint64_t deadline_ns;
 	unsigned kicks; /* how often it came since the snippet was started */
 };
@@ -142,6 +143,8 @@ int probe_vector(int exit, uint64_t rip);
 /* control is or'ed with KVM_GUESTDBG_ENABLE; 0 switches debugging off. */
 bool probe_debug(struct probe_guest *g, uint32_t control, uint64_t dr0, uint64_t dr7);
 uint64_t probe_now_ns(void);
+/* Time that this thread, with the guest in it, has had a CPU. */
+uint64_t probe_cpu_ns(void);
 
 /* Position of the statistic in the file of KVM_GET_STATS_FD, or -1. */
 int64_t probe_find_stat(int stats_fd, const char *name);
@@ -161,7 +164,6 @@ void probe_rdtsc(struct probe_guest *g, struct host_caps *caps);
 void probe_msr_filter(struct probe_guest *g, struct host_caps *caps);
 void probe_sync_regs(struct probe_guest *g, struct host_caps *caps);
 void probe_gaps(struct probe_guest *g, struct host_caps *caps);
-void probe_costs(struct probe_guest *g, struct host_caps *caps);
 void probe_ro_slot(struct probe_guest *g, struct host_caps *caps, unsigned cpl);
 void probe_mprotect(struct probe_guest *g, struct host_caps *caps, unsigned cpl);
 void probe_dirty_log(struct probe_guest *g, struct host_caps *caps);
