@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The guest's CPU, fixed by this program: never the host's. Same answers whether CPUID is a rewritten
- * instruction or KVM_SET_CPUID2 is honoured.
+ * The guest's CPU, fixed by this program: never the host's. Same answers whether CPUID is a
+ * rewritten instruction or KVM_SET_CPUID2 is honoured.
  */
 #ifndef VMM_CPUID_H
 #define VMM_CPUID_H
