@@ -303,7 +303,7 @@ static void check_time(uint64_t n)
 
 void guest_main(void)
 {
-	uint64_t n = cmdline_get_u64("n", 3);
+	uint64_t n = cmdline_get_u64("n", 1);
 
 	wrmsr(MSR_TSC_AUX, TSC_AUX);
 	expect(rdmsr(MSR_TSC_AUX) == TSC_AUX, "TSC_AUX as an MSR", 0);

@@ -7,14 +7,15 @@
  */
 #include "test.h"
 
-#define TICK_HZ 1500
+#define TICK_HZ 1000
 #define RTC_LINE 8
-#define RTC_RATE_2048HZ 5
+#define RTC_RATE_1024HZ 6
 #define RTC_A 0x0a
 #define RTC_B 0x0b
 #define RTC_C 0x0c
 #define RTC_PERIODIC 0x40
 #define DEPTH_MAX 4
+#define WORK 60
 
 static unsigned depth, deepest;
 static uint64_t pit_count, rtc_count, trail, misnested;
@@ -44,10 +45,10 @@ static void work(uint64_t who)
 	trail = fold(trail, who << 8 | mine);
 	if (mine < DEPTH_MAX)
 		irq_enable();
-	for (unsigned i = 0; i < 150; i++)
+	for (unsigned i = 0; i < WORK; i++)
 		x = lcg(x);
 	irq_disable();
-	misnested += depth != mine || x != lcg_jump(who, 150);
+	misnested += depth != mine || x != lcg_jump(who, WORK);
 	depth--;
 }
 
@@ -82,7 +83,7 @@ void guest_main(void)
 	span = span_begin(110, 600);
 	trap_set_handler(IRQ_BASE, on_pit);
 	trap_set_handler(IRQ_BASE + RTC_LINE, on_rtc);
-	cmos_write(RTC_A, (cmos_read(RTC_A) & 0x70) | RTC_RATE_2048HZ);
+	cmos_write(RTC_A, (cmos_read(RTC_A) & 0x70) | RTC_RATE_1024HZ);
 	cmos_write(RTC_B, cmos_read(RTC_B) | RTC_PERIODIC);
 	cmos_read(RTC_C);
 	irq_unmask(RTC_LINE);

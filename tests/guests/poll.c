@@ -67,7 +67,7 @@ static void poll_rtc(void)
 
 void guest_main(void)
 {
-	uint64_t n = cmdline_get_u64("n", 300);
+	uint64_t n = cmdline_get_u64("n", 200);
 
 	outb(PORT_B, (inb(PORT_B) & 0x0c) | 1); /* gate of channel 2, speaker off */
 	outb(PIT_COMMAND, 0xb4);		/* channel 2, low then high byte, mode 2 */

@@ -6,7 +6,7 @@
  */
 #include "test.h"
 
-#define TICK_HZ 2000
+#define TICK_HZ 1000
 #define USER_STACK_BYTES 4096
 #define CR0_MP (1UL << 1)
 #define CR0_EM (1UL << 2)

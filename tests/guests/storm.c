@@ -83,7 +83,7 @@ static void msrs(uint64_t x)
 
 void guest_main(void)
 {
-	uint64_t n = cmdline_get_u64("n", 400), x = 11;
+	uint64_t n = cmdline_get_u64("n", 250), x = 11;
 
 	timer_start(TICK_HZ);
 	irq_enable();

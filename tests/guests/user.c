@@ -113,7 +113,7 @@ static uint64_t on_syscall(uint64_t nr, uint64_t a, uint64_t own, uint64_t mixed
 
 void guest_main(void)
 {
-	user_steps = cmdline_get_u64("n", 1500);
+	user_steps = cmdline_get_u64("n", 400);
 	user_pages_open();
 	trap_set_handler(VECTOR_PAGE_FAULT, page_in);
 	syscall_set_handler(on_syscall);
