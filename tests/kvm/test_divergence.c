@@ -86,8 +86,8 @@ static void assert_noticed(const struct recording *of, const struct replay_fault
 			   uint64_t boundary, const struct outcome *out)
 {
 	const struct event *e = next_comparison(of, boundary);
-	/* That the place of a landmark was not met is known one boundary later. */
-	uint64_t latest = e->boundary + (e->type == EVENT_LANDMARK);
+	/* That a landmark or the end was missed is known one boundary later. */
+	uint64_t latest = e->boundary + (e->type != EVENT_DIGEST);
 
 	if (out->rc != -EILSEQ)
 		fail_msg("fault %d at boundary %" PRIu64 " (0x%" PRIx64 ") gives %d", fault->kind,
