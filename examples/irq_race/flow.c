@@ -5,11 +5,12 @@
 
 #define REPORT_BYTES 16384
 #define KEEPALIVE_BYTES 28
+#define HEADER_BYTES 20
 
 struct flow flow = {.next_report = REPORT_BYTES};
 static volatile uint16_t last_checksum;
 
-/* Internet checksum (RFC 1071). */
+/* Internet checksum (RFC 1071); in IPv4 it covers the header only. */
 static uint16_t checksum(const uint8_t *data, uint32_t len)
 {
 	uint32_t sum = 0;
@@ -25,7 +26,7 @@ void flow_packet(const uint8_t *data, uint32_t len)
 {
 	uint64_t total;
 
-	last_checksum = checksum(data, len);
+	last_checksum = checksum(data, HEADER_BYTES);
 	flow.packet_bytes += len;
 	total = flow.bytes + len;
 	if (total >= flow.next_report) {

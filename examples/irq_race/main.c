@@ -14,7 +14,7 @@ static uint8_t packet[PACKETS][PACKET_MAX];
 
 void guest_main(void)
 {
-	uint64_t ticks = cmdline_get_u64("ticks", 40);
+	uint64_t ticks = cmdline_get_u64("ticks", 30);
 	uint64_t random_state = random_seed();
 	bool consistent = true;
 
