@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 struct summary {
-	uint64_t events[EVENT_END + 1];
+	uint64_t events[EVENT_TIME + 1];
 	struct event last; /* type 0: no event at all */
 	bool truncated;
 	uint64_t size;
@@ -32,6 +32,9 @@ static void print_event(const struct event *e)
 		       e->input.when == INPUT_HALTED	  ? " while halted"
 		       : e->input.when == INPUT_AT_LANDMARK ? " at the landmark"
 							    : "");
+		break;
+	case EVENT_TIME:
+		printf("  %.6f ms pass\n", (double)e->time.advance / (double)NSEC_PER_MSEC);
 		break;
 	case EVENT_END:
 		printf("  %s, status %u\n", machine_end_name(e->end.end), e->end.code);
@@ -104,9 +107,9 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 	printf(", \"kernel\": ");
 	print_json_string(tm->host_kernel);
 	printf("},\n \"events\": {\"landmarks\": %" PRIu64 ", \"digests\": %" PRIu64 ", \"inputs\": %" PRIu64
-	       "},\n \"boundaries\": %" PRIu64,
+	       ", \"times\": %" PRIu64 "},\n \"boundaries\": %" PRIu64,
 	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT],
-	       sum->last.boundary);
+	       sum->events[EVENT_TIME], sum->last.boundary);
 	if (d)
 		printf(",\n \"final_digest\": \"%016" PRIx64 "%016" PRIx64 "\"", d->state, d->memory);
 	if (sum->last.type == EVENT_END) {

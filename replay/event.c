@@ -176,6 +176,9 @@ void event_encode(struct event_codec *c, const struct event *e, struct buf *out)
 		buf_put_u8(out, e->input.len);
 		buf_put(out, e->input.bytes, e->input.len);
 		break;
+	case EVENT_TIME:
+		buf_put_varint(out, e->time.advance);
+		break;
 	case EVENT_END:
 		buf_put_u8(out, (uint8_t)((e->end.at_landmark ? END_AT_LANDMARK : 0) |
 					  (e->end.has_digest ? END_HAS_DIGEST : 0)));
@@ -226,6 +229,9 @@ int event_decode(struct event_codec *c, struct reader *in, struct event *e, stru
 		if (e->input.len > EVENT_INPUT_MAX || e->input.when > INPUT_AT_LANDMARK)
 			goto bad;
 		reader_get(in, e->input.bytes, e->input.len);
+		break;
+	case EVENT_TIME:
+		e->time.advance = reader_varint(in);
 		break;
 	case EVENT_END:
 		flags = reader_u8(in);
@@ -279,6 +285,8 @@ const char *event_type_name(enum event_type type)
 		return "input";
 	case EVENT_END:
 		return "end";
+	case EVENT_TIME:
+		return "time";
 	}
 	return "unknown";
 }

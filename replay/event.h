@@ -49,6 +49,7 @@ enum event_type {
 	EVENT_DIGEST = 2,   /* what the machine must look like after this boundary */
 	EVENT_INPUT = 3,    /* bytes for the serial line */
 	EVENT_END = 4,
+	EVENT_TIME = 5,     /* time passes right after the boundary */
 };
 
 #define EVENT_INPUT_MAX UART_FIFO
@@ -72,6 +73,9 @@ struct event {
 			struct kvm_regs regs;
 			struct machine_digest digest;
 		} digest;
+		struct {
+			uint64_t advance; /* ns of vtime */
+		} time;
 		struct {
 			enum input_when when;
 			uint64_t vtime; /* INPUT_HALTED only */

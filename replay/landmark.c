@@ -58,9 +58,21 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 	left = s->e->landmark.clock > done ? s->e->landmark.clock - done : 0;
 	ns = s->ns_per_count > 0 ? s->ns_per_count : s->ns_guess;
 	late = s->late > LATE_MIN ? s->late : LATE_MIN;
+	/* Count and place belong together only once the event has been delivered. */
+	if (m->vcpu[0].event_queued) {
+		req->step = true;
+		return;
+	}
 	run = ((double)left * ns - late * LATE_SAFETY * s->caution) * APPROACH;
 	if (run < RUN_MIN_NS) {
-		req->step = true;
+		/* User code is not counted, and cannot be stepped everywhere: wait for the kernel to come to
+		 * the landmark's instruction. */
+		if (vcpu_cpl(&m->vcpu[0], NULL) != 0 || vcpu_returns_to_user(&m->vcpu[0])) {
+			req->has_breakpoint = true;
+			req->breakpoint = GVA(s->e->landmark.regs.rip);
+		} else {
+			req->step = true;
+		}
 		s->run_from = 0;
 		return;
 	}
@@ -107,6 +119,8 @@ int landmark_check(struct landmark_search *s, struct machine *m, enum landmark_v
 	rc = vcpu_complete(&m->vcpu[0], err);
 	if (rc < 0)
 		return rc;
+	if (m->vcpu[0].event_queued)
+		return 0;
 	if (s->by_clock) {
 		uint64_t done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
 
@@ -121,7 +135,10 @@ int landmark_check(struct landmark_search *s, struct machine *m, enum landmark_v
 	}
 	regs = event_regs(&m->vcpu[0]);
 	if (memcmp(&regs, &e->landmark.regs, sizeof(regs)) != 0) {
-		*verdict = s->by_clock				     ? LANDMARK_DIFFERS
+		/* In user mode the count stands still, so an equal count says nothing. */
+		bool wrong = s->by_clock && vcpu_cpl(&m->vcpu[0], NULL) == 0;
+
+		*verdict = wrong				     ? LANDMARK_DIFFERS
 			   : host_ns() - s->started > SEARCH_NS	     ? LANDMARK_LOST
 								     : LANDMARK_AHEAD;
 		return 0;

@@ -26,6 +26,8 @@
 /* Longest sleep at HLT or for input before interruption and limits are looked at. */
 #define SLEEP_NS (50 * NSEC_PER_MSEC)
 
+#define RFLAGS_IF (1u << 9)
+
 struct recorder {
 	struct machine *m;
 	struct recorder_options o;
@@ -41,7 +43,7 @@ struct recorder {
 
 	/* How far vtime lags behind host time, as of the last kick. */
 	uint64_t lag;
-	uint64_t last_cpu, last_vtime;
+	uint64_t last_cpu, last_free, last_vtime;
 
 	unsigned leaving;     /* steps left for leaving an unsuitable place; 0: not leaving */
 	uint64_t jitter;      /* generator for the length of quanta */
@@ -54,6 +56,7 @@ struct recorder {
 
 	bool input_open;
 	bool input_waits;       /* a kick has seen input; take it at the next boundary */
+	bool time_waits;        /* a kick found time due where no landmark can be: let it pass there */
 	bool input_always;      /* regular file: always readable */
 };
 
@@ -138,6 +141,19 @@ static int take_input(struct recorder *r, struct machine *m, enum input_when whe
 	return r->w ? log_event(r, &e, err) : 0;
 }
 
+/* Let the time by which the guest lags pass here, at a boundary. */
+static int pass_time(struct recorder *r, struct machine *m, struct err *err)
+{
+	struct event e = {.type = EVENT_TIME, .boundary = m->boundary, .time.advance = r->lag};
+
+	r->time_waits = false;
+	r->lag = 0;
+	r->last_vtime += e.time.advance;
+	r->counts.times++;
+	machine_pass_time(m, e.time.advance);
+	return r->w ? log_event(r, &e, err) : 0;
+}
+
 /* --- boundaries ------------------------------------------------------------------------------ */
 
 static int on_boundary(void *ctx, struct machine *m, struct err *err)
@@ -151,6 +167,11 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	if (r->input_waits || (halt && r->input_open)) {
 		r->input_waits = false;
 		rc = take_input(r, m, INPUT_AT_BOUNDARY, err);
+		if (rc < 0)
+			return rc;
+	}
+	if (r->time_waits) {
+		rc = pass_time(r, m, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -271,8 +292,9 @@ static int judge_place(struct recorder *r, struct machine *m, enum place *place,
 
 	if (cpl < 0)
 		return cpl;
-	if (cpl != 0) {
-		/* The clock does not count there, and breakpoints do not stop there everywhere. */
+	/* In user mode the clock does not count, and breakpoints do not stop everywhere. With interrupts off
+	 * nothing could be delivered, and the way to where they are on would be stepped. */
+	if (cpl != 0 || (!(vcpu_regs(v)->rflags & RFLAGS_IF) && !m->end)) {
 		*place = PLACE_DEFER;
 		return 0;
 	}
@@ -312,10 +334,14 @@ static int log_landmark(struct recorder *r, struct machine *m, uint64_t advance,
 static void update_lag(struct recorder *r, struct machine *m)
 {
 	uint64_t cpu = host_cpu_ns();
-	uint64_t host = (uint64_t)((double)(cpu - r->last_cpu) * r->o.time_rate);
+	uint64_t free = m->vcpu[0].free_ns;
+	/* Neither our own work nor time without a CPU ages the guest. */
+	uint64_t ran = cpu - r->last_cpu < free - r->last_free ? cpu - r->last_cpu : free - r->last_free;
+	uint64_t host = (uint64_t)((double)ran * r->o.time_rate);
 	uint64_t guest = m->vtime - r->last_vtime;
 
 	r->last_cpu = cpu;
+	r->last_free = free;
 	r->last_vtime = m->vtime;
 	/* A guest that is ahead (it idled) gets no credit: it would stand still later. */
 	r->lag = r->lag + host > guest ? r->lag + host - guest : 0;
@@ -351,6 +377,8 @@ static int try_land(struct recorder *r, struct machine *m, struct err *err)
 	if (rc < 0)
 		return rc;
 	if (place == PLACE_LEAVE) {
+		/* A boundary on the way will do as well. */
+		r->time_waits = true;
 		r->leaving = r->leaving ? r->leaving - 1 : LEAVE_STEPS;
 		if (r->leaving)
 			return 0;
@@ -360,6 +388,7 @@ static int try_land(struct recorder *r, struct machine *m, struct err *err)
 	if (place == PLACE_DEFER) {
 		r->counts.deferred++;
 		r->input_waits = true;
+		r->time_waits = true;
 		set_timer(r, RETRY_NS);
 		return 0;
 	}

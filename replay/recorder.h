@@ -24,6 +24,7 @@ struct recorder_options {
 
 struct recorder_counts {
 	uint64_t landmarks, digests, inputs;
+	uint64_t times;      /* times that time passed at a boundary */
 	uint64_t kicks;      /* how often the guest was looked at */
 	uint64_t deferred;   /* kicks at places that are no landmark (user code, interrupt shadow) */
 	uint64_t log_bytes;  /* encoded events before compression */

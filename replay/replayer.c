@@ -178,6 +178,9 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 						: "the guest went on where the recording has another event");
 		if (next_is(r, EVENT_INPUT) && r->next.input.when == INPUT_AT_BOUNDARY) {
 			rc = give_input(r, err);
+		} else if (next_is(r, EVENT_TIME)) {
+			machine_pass_time(m, r->next.time.advance);
+			rc = event_done(r, err);
 		} else if (next_is(r, EVENT_DIGEST)) {
 			rc = compare(r, &r->next.digest.regs, &r->next.digest.digest, err);
 			r->counts.digests += rc == 0;

@@ -32,6 +32,9 @@
 #define RFLAGS_RANDOM_CLEARS 0x8d4u
 #define RFLAGS_RF (1ull << 16)
 
+/* IA32_APIC_BASE bit 11; while it is set KVM shows an APIC in CPUID. */
+#define APIC_ENABLED (1ull << 11)
+
 /* Identity-map page for KVM's real-mode task on hosts without unrestricted guest: outside RAM. */
 #define TSS_ADDR 0xfffbd000ul
 
@@ -98,6 +101,7 @@ static int load(struct machine *m, const struct guest_image *image, struct err *
 	m->entry.text = NULL;
 	if (rc < 0)
 		return rc;
+	m->entry.sregs.apic_base &= ~APIC_ENABLED;
 	rc = vcpu_set_sregs(v, &m->entry.sregs, err);
 	if (rc < 0)
 		return rc;

@@ -16,8 +16,9 @@
 #define PORT_HIGH (REWRITE_PORT_FIRST + REWRITE_KINDS)
 _Static_assert(PORT_HIGH + RANDOM_KINDS - 1 == REWRITE_PORT_LAST, "ports of the rewritten kinds");
 
-/* Low three bits of the destination as a prefix that IN ignores (SDM 2A 2.1.1). */
-static const uint8_t register_prefix[8] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x67, 0xf2};
+/* Low three bits of the destination as a prefix that IN ignores (SDM 2A 2.1.1), or a NOP before it. F2 and
+ * F3 do not serve: KVM takes them for a repeat count. */
+static const uint8_t register_prefix[8] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x67, 0x90};
 
 /* What a symbol says about the bytes from it on; for equal addresses the greater one decides. */
 enum mark_kind {

@@ -14,7 +14,7 @@
  *   RDSEED         0f c7 /7      ->  Rn e5 PORT
  *
  *   n    0   1   2   3   4   5   6   7
- *   Rn  26  2e  36  3e  64  65  67  f2
+ *   Rn  26  2e  36  3e  64  65  67  90
  *
  * Longer forms (operand-size prefix, needed or redundant REX) end in NOPs. A LOCK or REP prefix on
  * these leaves the instruction alone (it faults or is another instruction).

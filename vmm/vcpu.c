@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RFLAGS_TF (1u << 8)
@@ -232,9 +233,9 @@ static void update_syscall_repair(struct vcpu *v)
 static int try_syscall_repair(struct vcpu *v, bool *repaired, struct err *err)
 {
 	struct {
-		struct kvm_msrs head;
+		uint32_t nmsrs, pad; /* struct kvm_msrs without its flexible array */
 		struct kvm_msr_entry entry[2];
-	} msrs = {.head.nmsrs = 2, .entry = {{.index = MSR_STAR}, {.index = MSR_LSTAR}}};
+	} msrs = {.nmsrs = 2, .entry = {{.index = MSR_STAR}, {.index = MSR_LSTAR}}};
 	uint64_t frame[6]; /* error code, RIP, CS, RFLAGS, RSP, SS */
 	struct kvm_sregs sregs;
 	struct kvm_regs *regs;
@@ -290,11 +291,20 @@ static int set_debug(struct vcpu *v, const struct kvm_guest_debug *want, struct 
 	return 0;
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
 /* One KVM_RUN. Returns 1 if an exit came, 0 on a kick. */
 static int enter(struct vcpu *v, struct err *err)
 {
 	struct kvm_run *run = v->run;
-	int rc;
+	uint64_t began;
+	int rc, saved_errno;
 
 	if (v->exit_stashed) {
 		v->exit_stashed = false;
@@ -312,7 +322,12 @@ static int enter(struct vcpu *v, struct err *err)
 	if (v->kicked)
 		run->immediate_exit = 1;
 	v->entries++;
+	began = now_ns();
 	rc = ioctl(v->fd, KVM_RUN, 0);
+	saved_errno = errno;
+	if (!(v->armed.control & KVM_GUESTDBG_SINGLESTEP))
+		v->free_ns += now_ns() - began;
+	errno = saved_errno;
 	v->completion_pending = false;
 	v->sregs_synced = (run->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
 	if (v->sregs_synced)
@@ -337,8 +352,8 @@ static int enter(struct vcpu *v, struct err *err)
 		v->armed_stale = true;
 		return 0;
 	}
-	/* Where TF is the guest's own flag, POPF and IRET clear it. */
-	if (run->exit_reason != KVM_EXIT_DEBUG || v->caps->step_leaks_tf)
+	/* Where no emulator keeps TF apart from the guest, POPF and IRET clear it. */
+	if (run->exit_reason != KVM_EXIT_DEBUG || !v->caps->emul_clock)
 		v->armed_stale = true;
 	return 1;
 }
@@ -377,42 +392,90 @@ static void unplant(struct plant *p)
 	p->at = NULL;
 }
 
-/* PUSHF and SYSCALL store RFLAGS; under a step the host's TF would show (SDM 3B 18.3.1.4). */
-enum flag_store { STORES_NOTHING, STORES_PUSHF, STORES_SYSCALL };
+/*
+ * Instructions that need care under a step. PUSHF and SYSCALL store RFLAGS, where the host's TF would show
+ * (SDM 3B 18.3.1.4). HLT comes out as a step on some hosts, and its own exit is lost: it is not stepped. A
+ * step over IRET runs one instruction more on some: a breakpoint at its target stops right. A return to
+ * user mode does not stop at all where user code cannot be stepped: the interrupt window does, since
+ * it opens before the first user instruction.
+ */
+enum step_care { CARE_NONE, CARE_PUSHF, CARE_SYSCALL, CARE_HLT, CARE_IRET, CARE_TO_USER };
 
-static enum flag_store stores_flags(struct vcpu *v)
+static enum step_care step_care(const struct vcpu *v, gva_t *target)
 {
 	struct kvm_sregs sregs;
 	uint8_t code[4] = {0};
+	uint64_t frame[2] = {0};
 	unsigned i = 0;
 
 	if (vcpu_get_sregs(v, &sregs, NULL) < 0)
-		return STORES_NOTHING;
+		return CARE_NONE;
 	for (unsigned n = 0; n < sizeof(code); n++)
 		if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rip + n), &code[n], 1) < 0)
 			break;
 	while (i < 2 && (code[i] == 0x66 || (code[i] & 0xf0) == 0x40))
 		i++;
 	if (code[i] == 0x9c)
-		return STORES_PUSHF;
-	return code[i] == 0x0f && code[i + 1] == 0x05 ? STORES_SYSCALL : STORES_NOTHING;
+		return CARE_PUSHF;
+	if (code[i] == 0x0f && code[i + 1] == 0x05)
+		return CARE_SYSCALL;
+	if (sregs.ss.dpl != 0)
+		return CARE_NONE;
+	if (code[i] == 0xf4)
+		return CARE_HLT;
+	if (code[i] == 0x0f && code[i + 1] == 0x07)
+		return CARE_TO_USER;
+	/* IRETQ; the 16- and 32-bit forms are stepped. */
+	if (code[i] == 0xcf && i == 1 && (code[0] & 0x48) == 0x48 && sregs.cs.l &&
+	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) == 0) {
+		*target = GVA(frame[0]);
+		return (frame[1] & 3) ? CARE_TO_USER : CARE_IRET;
+	}
+	return CARE_NONE;
 }
 
-static void hide_step_flag(struct vcpu *v, enum flag_store what)
+bool vcpu_returns_to_user(const struct vcpu *v)
+{
+	gva_t target;
+
+	return step_care(v, &target) == CARE_TO_USER;
+}
+
+static void hide_step_flag(struct vcpu *v, enum step_care what)
 {
 	struct kvm_sregs sregs;
 	uint8_t byte;
 
-	if (what == STORES_SYSCALL) {
+	if (what == CARE_SYSCALL) {
 		if (vcpu_regs(v)->r11 & RFLAGS_TF)
 			vcpu_regs_mut(v)->r11 &= ~(uint64_t)RFLAGS_TF;
-	} else if (what == STORES_PUSHF && vcpu_get_sregs(v, &sregs, NULL) == 0) {
+	} else if (what == CARE_PUSHF && vcpu_get_sregs(v, &sregs, NULL) == 0) {
 		gva_t at = GVA(vcpu_regs(v)->rsp + 1); /* TF is bit 0 of the second byte */
 
 		if (paging_read(v->mem, &sregs, at, &byte, 1) == 0 && (byte & 1)) {
 			byte &= 0xfe;
 			paging_write(v->mem, &sregs, at, &byte, 1);
 		}
+	}
+}
+
+/* An instruction that faulted under a step has pushed the host's TF into the exception's frame. The frame
+ * is known by the address of the instruction, below an error code or not. */
+static void hide_step_flag_in_frame(struct vcpu *v, uint64_t rip)
+{
+	struct kvm_sregs sregs;
+	uint64_t frame[4];
+
+	if (vcpu_get_sregs(v, &sregs, NULL) < 0 ||
+	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) < 0)
+		return;
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t *flags = &frame[i + 2];
+
+		if (frame[i] != rip || frame[i + 1] > 0xffff || !(*flags & RFLAGS_TF))
+			continue;
+		*flags &= ~(uint64_t)RFLAGS_TF;
+		paging_write(v->mem, &sregs, GVA(vcpu_regs(v)->rsp + 8 * (i + 2)), flags, sizeof(*flags));
 	}
 }
 
@@ -467,22 +530,21 @@ static int classify_debug(struct vcpu *v, const struct aim *aim, enum pass *pass
 }
 
 /* Arm, enter once, disarm what lies in memory, and say what came back. */
-static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, struct err *err)
+static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care, enum pass *pass,
+		     struct err *err)
 {
 	struct kvm_guest_debug debug = {0};
 	enum bp_mechanism how = caps_breakpoint(v->caps);
-	enum flag_store stores = STORES_NOTHING;
 	bool planted = aim->has_breakpoint && how != BP_HW && !v->exit_stashed;
 	struct plant p = {0};
+	uint64_t rip = vcpu_regs(v)->rip;
 	int rc;
 
 	if (aim->has_breakpoint && how == BP_NONE)
 		return err_set(err, ENOTSUP,
 			       "this host has no breakpoints that reach user space; see hindsight doctor");
-	if (aim->step) {
+	if (aim->step)
 		debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
-		stores = stores_flags(v);
-	}
 	if (aim->has_breakpoint && how == BP_HW) {
 		debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
 		debug.arch.debugreg[0] = aim->breakpoint.v;
@@ -526,8 +588,10 @@ static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, stru
 	}
 	switch (v->run->exit_reason) {
 	case KVM_EXIT_DEBUG:
-		if (stores != STORES_NOTHING)
-			hide_step_flag(v, stores);
+		if (care != CARE_NONE)
+			hide_step_flag(v, care);
+		if (aim->step && vcpu_regs(v)->rip != rip)
+			hide_step_flag_in_frame(v, rip);
 		return classify_debug(v, aim, pass, err);
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 		*pass = PASS_WINDOW;
@@ -548,6 +612,30 @@ static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, stru
 	}
 }
 
+/* As run_armed; a step is made in the way that the instruction needs. */
+static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, struct err *err)
+{
+	struct aim how = *aim;
+	enum step_care care = CARE_NONE;
+	int rc;
+
+	if (aim->step)
+		care = step_care(v, &how.breakpoint);
+	if (care == CARE_HLT) {
+		how.step = false;
+	} else if (care == CARE_IRET && caps_breakpoint(v->caps) != BP_NONE) {
+		how.step = false;
+		how.has_breakpoint = true;
+	} else if (care == CARE_TO_USER && !v->caps->step[1]) {
+		how.step = false;
+		how.window = true;
+	}
+	rc = run_armed(v, &how, care, pass, err);
+	if (rc == 0 && aim->step && !how.step && (*pass == PASS_BREAK || *pass == PASS_WINDOW))
+		*pass = PASS_STEP;
+	return rc;
+}
+
 /* The guest stands at its #PF handler. Repair, or get past the breakpoint. */
 static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pass *pass,
 			 struct err *err)
@@ -564,6 +652,7 @@ static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pa
 	}
 	if (req->step || (req->has_breakpoint && req->breakpoint.v == v->pf_entry.v)) {
 		*pass = req->step ? PASS_STEP : PASS_BREAK;
+		v->pf_judged = true;
 		return 0;
 	}
 	rc = run_once(v, &over, pass, err);
@@ -579,10 +668,16 @@ static int first_aim(struct vcpu *v, const struct vcpu_request *req, struct aim 
 		     struct err *err)
 {
 	struct kvm_sregs sregs;
+	bool at_pf_entry = v->pf_judged && v->syscall_repair && vcpu_regs(v)->rip == v->pf_entry.v;
 	int rc;
 
+	v->pf_judged = false;
 	*aim = (struct aim){.step = req->step, .window = req->window};
-	if (req->step && v->event_queued && caps_breakpoint(v->caps) != BP_NONE) {
+	if (at_pf_entry && !v->event_queued) {
+		/* Over the repair's breakpoint first. */
+		aim->step = true;
+		aim->no_pf_entry = true;
+	} else if (req->step && v->event_queued && caps_breakpoint(v->caps) != BP_NONE) {
 		rc = vcpu_get_sregs(v, &sregs, err);
 		if (rc < 0)
 			return rc;
@@ -595,8 +690,6 @@ static int first_aim(struct vcpu *v, const struct vcpu_request *req, struct aim 
 		aim->step = req->breakpoint.v == vcpu_regs(v)->rip && !v->event_queued;
 		aim->has_breakpoint = !aim->step;
 		aim->breakpoint = req->breakpoint;
-		aim->no_pf_entry = aim->step && v->syscall_repair &&
-				   req->breakpoint.v == v->pf_entry.v;
 	}
 	return 0;
 }
@@ -613,6 +706,9 @@ int vcpu_run(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *sto
 			rc = pass_pf_entry(v, req, &pass, err);
 		if (rc < 0)
 			break;
+		/* Kicked before it moved: what was judged stays judged. */
+		if (pass == PASS_KICK && aim.no_pf_entry)
+			v->pf_judged = true;
 		if (pass == PASS_BOUNDARY || pass == PASS_KICK || pass == PASS_WINDOW) {
 			*stop = pass == PASS_BOUNDARY ? VCPU_BOUNDARY
 				: pass == PASS_KICK   ? VCPU_KICK

@@ -41,11 +41,13 @@ struct vcpu {
 
 	/* SYSCALL repair (hosts where !caps->syscall_works). */
 	bool syscall_repair; /* the guest has enabled EFER.SCE */
+	bool pf_judged;      /* stands at the #PF handler for a fault that is no SYSCALL */
 	gva_t pf_entry;      /* its #PF handler, from IDT[14] */
 
 	uint64_t assists[VCPU_ASSISTS_MAX]; /* by enum assist_kind */
 	uint64_t syscalls_repaired;
 	uint64_t entries; /* KVM_RUN calls */
+	uint64_t free_ns; /* host time in KVM_RUN while not stepping */
 };
 
 /* Why vcpu_run came back. */
@@ -102,6 +104,8 @@ int vcpu_interrupt(struct vcpu *v, uint8_t vector, struct err *err);
 /* Nothing is half-done: no shadow after STI or MOV SS, no event being delivered. */
 int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err);
 
+/* The next instruction is an IRET or SYSRET to user mode. */
+bool vcpu_returns_to_user(const struct vcpu *v);
 /* RIP may lie in the shadow of an STI or MOV SS that the host has forgotten: some lose it when they are
  * interrupted there. Judged by the bytes before RIP, so it holds for a place and not for a run. */
 bool vcpu_after_shadow(const struct vcpu *v);

@@ -35,8 +35,9 @@ static const struct {
 	{0xc0000083, "cstar"},     {0xc0000084, "sfmask"},  {0xc0000102, "kernel_gs_base"},
 };
 
+/* struct kvm_msrs with a fixed array. */
 struct msr_block {
-	struct kvm_msrs head;
+	uint32_t nmsrs, pad;
 	struct kvm_msr_entry entry[ARRAY_SIZE(state_msrs)];
 };
 
@@ -157,7 +158,7 @@ static int fetch(struct vcpu *v, struct kvm_sregs *sregs, struct kvm_xsave *xsav
 	    ioctl(v->fd, KVM_GET_VCPU_EVENTS, events) < 0 ||
 	    ioctl(v->fd, KVM_GET_DEBUGREGS, debug) < 0)
 		return err_sys(err, errno, "cannot read the virtual CPU's state");
-	msrs->head.nmsrs = ARRAY_SIZE(state_msrs);
+	msrs->nmsrs = ARRAY_SIZE(state_msrs);
 	for (size_t i = 0; i < ARRAY_SIZE(state_msrs); i++)
 		msrs->entry[i] = (struct kvm_msr_entry){.index = state_msrs[i].index};
 	if (ioctl(v->fd, KVM_GET_MSRS, msrs) != (int)ARRAY_SIZE(state_msrs))
