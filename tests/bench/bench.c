@@ -298,7 +298,7 @@ static void print_figure(struct bench *b, const char *name, double bound, struct
 		snprintf(wall_text, sizeof(wall_text), "%.3f", median(wall));
 	snprintf(range, sizeof(range), "%.3f..%.3f", s->v[0], s->v[s->n - 1]);
 	printf("%-38s %9s %9.3f %19s %9s  %s\n", name, bound_text, mid, range, wall_text,
-	       bound <= 0     ? "info"
+	       bound < 0      ? "info"
 	       : mid <= bound ? "ok"
 			      : "over");
 	b->over += bound >= 0 && mid > bound;
