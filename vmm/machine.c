@@ -436,11 +436,8 @@ static int halt(struct machine *m, struct err *err)
 static int handle_boundary(struct machine *m, struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
-	bool watched;
-	int rc = try_watched(m, v, &watched, err);
+	int rc = 0;
 
-	if (rc < 0 || watched)
-		return rc;
 	switch (v->run->exit_reason) {
 	case KVM_EXIT_IO:
 		rc = boundary_io(m, v, err);
@@ -504,6 +501,39 @@ static int deliver(struct machine *m, struct vcpu *v, struct vcpu_request *req, 
 	return 0;
 }
 
+/* A watched store has been made, and to the guest its instruction is over: what was asked for may have come true.
+ * Sets *stop and returns true if so. */
+static bool stopped_by_store(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *stop)
+{
+	if (req->step)
+		*stop = VCPU_STEP;
+	else if (req->has_breakpoint && vcpu_regs(v)->rip == req->breakpoint.v)
+		*stop = VCPU_BREAK;
+	else
+		return false;
+	return !v->exit_stashed;
+}
+
+static int handle_stop(struct machine *m, struct vcpu *v, const struct vcpu_request *req,
+		       enum vcpu_stop stop, struct err *err)
+{
+	m->between = true;
+	if (stop == VCPU_BOUNDARY) {
+		bool watched;
+		int rc = try_watched(m, v, &watched, err);
+
+		if (rc == 0 && !watched) {
+			m->between = false;
+			return handle_boundary(m, err);
+		}
+		if (rc == 0)
+			rc = vcpu_complete(v, err);
+		if (rc < 0 || !stopped_by_store(v, req, &stop))
+			return rc;
+	}
+	return m->nondet->stopped(m->nondet_ctx, m, stop, err);
+}
+
 int machine_run(struct machine *m, struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
@@ -527,11 +557,7 @@ int machine_run(struct machine *m, struct err *err)
 		if (rc < 0)
 			break;
 		m->irq_steps += req.step && pic_pending(&m->pic);
-		m->between = stop != VCPU_BOUNDARY;
-		if (stop == VCPU_BOUNDARY)
-			rc = handle_boundary(m, err);
-		else
-			rc = m->nondet->stopped(m->nondet_ctx, m, stop, err);
+		rc = handle_stop(m, v, &req, stop, err);
 	}
 	return rc;
 }
