@@ -1,0 +1,346 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# Every command as a user meets it: help, options, exit statuses, what goes to stdout and what to stderr.
+# HINDSIGHT and BUILD name the program and the directory of build products.
+# shellcheck disable=SC2317 # functions are called by others
+set -uo pipefail
+
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+limit=120 # seconds for any one command
+halted=121
+triple_fault=122
+time_limit=124
+failed_status=125
+not_found=1
+seeds=20
+
+require_kvm
+cd "$repo" || exit 1
+[[ -x $HINDSIGHT ]] || die "there is no $HINDSIGHT; run make first"
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+trace=$tmp/t.trace
+guests=$BUILD/guests
+
+ok() {
+	check_pass 1
+	echo "ok $*"
+}
+
+# check NAME CONDITION...: the condition is a command.
+check() {
+	local name=$1
+
+	shift
+	if "$@"; then
+		ok "$name"
+	else
+		check_fail "$name"
+		sed 's/^/    /' "$tmp/err" | tail -n 5
+	fi
+}
+
+# Run hindsight; status, $tmp/out and $tmp/err are what came of it.
+hindsight() {
+	timeout "$limit" "$HINDSIGHT" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+	status=$?
+}
+
+is_status() { [[ $status == "$1" ]]; }
+said() { grep -q -- "$1" "$tmp/err"; }
+printed() { grep -q -- "$1" "$tmp/out"; }
+silent() { [[ ! -s $tmp/$1 ]]; }
+one_sentence() { [[ $(wc -l <"$tmp/err") == 1 ]] && grep -q '^hindsight: ' "$tmp/err"; }
+
+# expect NAME STATUS ARGUMENT...
+expect() {
+	local name=$1 want=$2
+
+	shift 2
+	hindsight "$@"
+	check "$name: status $want" is_status "$want"
+}
+
+# refuse NAME TEXT ARGUMENT...: bad usage, explained by a sentence with the text.
+refuse() {
+	local name=$1 text=$2
+
+	shift 2
+	hindsight "$@"
+	if is_status "$failed_status" && one_sentence && silent out && said "$text"; then
+		ok "$name"
+	else
+		check_fail "$name: status $status"
+		sed 's/^/    /' "$tmp/err"
+	fi
+}
+
+# --- help and usage ---------------------------------------------------------------------------
+
+# Names of the commands as the help lists them.
+command_names() { "$HINDSIGHT" --help | sed -n 's/^  \([a-z][a-z-]*\)  .*/\1/p'; }
+
+help_texts() {
+	local name option
+
+	for option in --help -h help; do
+		expect "hindsight $option" 0 $option
+		check "hindsight $option: on stdout" printed '^usage: hindsight'
+	done
+	check "the help lists the commands" test "$(command_names | wc -l)" -ge 7
+	for name in $(command_names); do
+		for option in --help -h; do
+			expect "$name $option" 0 "$name" $option
+			check "$name $option: on stdout" printed "^usage: hindsight $name"
+			check "$name $option: nothing on stderr" silent err
+		done
+	done
+	expect "no command" $failed_status
+	check "no command: usage on stderr" said '^usage: hindsight'
+}
+
+usage_errors() {
+	local name
+
+	refuse "an unknown command" 'not a command' frobnicate
+	expect "doctor with an unknown option" $failed_status doctor --frobnicate
+	for name in $(command_names | grep -v doctor); do
+		refuse "$name with an unknown option" "not an option of $name" "$name" --frobnicate
+	done
+	refuse "run without a guest" 'give a guest' run
+	refuse "record without a trace" 'give the trace' record --kernel "$guests/hello.elf"
+	refuse "verify without a trace" 'give a trace' verify
+	refuse "last-write without an address" 'give an address' last-write "$trace"
+	refuse "one argument too many" 'too many' verify "$trace" "$trace"
+	refuse "an option without its value" 'lacks its value' run --kernel
+	refuse "too little memory" 'mem takes' run --mem 0 --kernel "$guests/hello.elf"
+	refuse "memory that is no number" 'mem takes' run --mem lots --kernel "$guests/hello.elf"
+	refuse "a negative seed" 'seed takes' run --seed -1 --kernel "$guests/hello.elf"
+	refuse "a time rate of nan" 'time-rate takes' run --time-rate nan --kernel "$guests/hello.elf"
+	refuse "no clock of that name" 'clock takes' verify --clock sundial "$trace"
+	refuse "no position" 'not a position' replay --to here "$trace"
+	refuse "half a position" 'not a position' replay --to 12+ "$trace"
+	refuse "no address" 'not an address' last-write "$trace" here
+	refuse "an address of no length" 'not an address' last-write "$trace" 0x1000,0
+	refuse "no regular expression" 'regular expression' run --until '(' --kernel "$guests/hello.elf"
+}
+
+# --- run, record, replay, verify --------------------------------------------------------------
+
+recording() {
+	expect "record" 0 record -o "$trace" --append ticks=20 --seed 5 --kernel "$guests/stale_pointer.elf"
+	cp "$tmp/out" "$tmp/recorded"
+	check "record: the console is on stdout" printed 'gateway up'
+	check "record: only the console is on stdout" test "$(grep -c hindsight "$tmp/out")" = 0
+	check "record: tells how it ended" said '^hindsight: recorded: the guest wrote its exit port (status 0)'
+	expect "replay" 0 replay "$trace"
+	check "replay: the same output, byte for byte" cmp -s "$tmp/out" "$tmp/recorded"
+	check "replay: tells how it ended" said '^hindsight: replayed: the guest wrote its exit port'
+	expect "verify" 0 verify "$trace"
+	check "verify: 0 divergences" said '; 0 divergences$'
+	check "verify: no output of the guest" silent out
+	expect "verify by state" 0 verify --clock state "$trace"
+	check "verify by state: 0 divergences" said '(clock state, .*; 0 divergences$'
+	expect "info" 0 info "$trace"
+	check "info: on stdout" printed '^events '
+}
+
+positions() {
+	local boundaries boundary
+
+	boundaries=$("$HINDSIGHT" info --json "$trace" | json_value boundaries)
+	expect "replay --to a boundary" 0 replay --to 100 "$trace"
+	check "replay --to a boundary: stops there" said 'stopped at position 100+0'
+	check "replay --to a boundary: registers" said '^rax  *[0-9a-f]\{16\}'
+	cp "$tmp/err" "$tmp/first"
+	hindsight replay --to 100 "$trace"
+	check "replay --to twice is the same" cmp -s "$tmp/err" "$tmp/first"
+	# Between some two boundaries there are so many instructions.
+	for ((boundary = 100; boundary < 130; boundary++)); do
+		hindsight replay --to "$boundary+5" "$trace"
+		said "stopped at position $boundary+5" && break
+	done
+	check "replay --to an instruction: stops there" said "stopped at position $boundary+5"
+	check "replay --to an instruction: status 0" is_status 0
+	hindsight replay --to 100+100000000 "$trace"
+	check "replay --to where nothing is: says so" said 'there is no position 100+100000000'
+	expect "replay --to the end" 0 replay --to "$boundaries" "$trace"
+	check "replay --to the end: the guest's own end" said 'replayed: the guest wrote its exit port'
+	hindsight replay --to 50 "$trace"
+	cp "$tmp/out" "$tmp/part"
+	check "replay --to prints what came before" test \
+		"$(head -c "$(wc -c <"$tmp/part")" "$tmp/recorded" | cmp - "$tmp/part" && echo same)" = same
+}
+
+info() {
+	local kind text json plural=(landmarks digests inputs) type=(landmark digest input)
+
+	hindsight info --json "$trace"
+	cp "$tmp/out" "$tmp/json"
+	if command -v python3 >/dev/null; then
+		check "info --json is JSON" python3 -m json.tool "$tmp/json" /dev/null
+	else
+		echo "(info --json not parsed: there is no python3)"
+	fi
+	hindsight info --events "$trace"
+	for kind in 0 1 2; do
+		json=$(json_value "${plural[kind]}" <"$tmp/json")
+		text=$(grep -Ec "^ +[0-9]+  ${type[kind]} " "$tmp/out")
+		check "info: ${plural[kind]} listed ($text) and counted ($json)" test "$text" = "$json"
+	done
+	check "info --events: the end" printed '^ *[0-9]*  end '
+	expect "info --json of odd text" 0 record -o "$tmp/odd.trace" --append $'a"b\\c\x01 ticks=2' \
+		--kernel "$guests/stale_pointer.elf"
+	if command -v python3 >/dev/null; then
+		"$HINDSIGHT" info --json "$tmp/odd.trace" >"$tmp/json"
+		check "info --json of odd text is JSON" python3 -m json.tool "$tmp/json" /dev/null
+	fi
+}
+
+# What does not depend on timing comes out the same, recorded or not.
+same_output() {
+	local guest want
+
+	for guest in hello idle sse; do
+		hindsight run --kernel "$guests/$guest.elf"
+		cp "$tmp/out" "$tmp/run"
+		want=$status
+		check "run $guest: prints something" test -s "$tmp/out"
+		hindsight record -o "$tmp/same.trace" --kernel "$guests/$guest.elf"
+		check "record $guest: the same status as run" is_status "$want"
+		check "record $guest: the same output as run" cmp -s "$tmp/out" "$tmp/run"
+		hindsight replay "$tmp/same.trace"
+		check "replay $guest: the same output as run" cmp -s "$tmp/out" "$tmp/run"
+	done
+}
+
+# --- how a run ends ---------------------------------------------------------------------------
+
+# shellcheck disable=SC2059 # the code is a format: its octal escapes are meant
+# A kernel of a few bytes of code: an ELF64 file with one segment, loaded at 1 MiB.
+tiny_kernel() {
+	local code=$1 size
+
+	size=$(printf "$code" | wc -c)
+	{
+		printf '\177ELF\2\1\1\0\0\0\0\0\0\0\0\0'        # 64 bit, little endian
+		printf '\2\0\76\0\1\0\0\0'                      # executable, x86-64
+		printf '\170\0\20\0\0\0\0\0'                    # entry: 0x100078
+		printf '\100\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'     # program headers at 64, no sections
+		printf '\0\0\0\0\100\0\70\0\1\0\100\0\0\0\0\0' # one of them
+		printf '\1\0\0\0\7\0\0\0\0\0\0\0\0\0\0\0'       # PT_LOAD, rwx, from offset 0
+		printf '\0\0\20\0\0\0\0\0\0\0\20\0\0\0\0\0'     # to 0x100000
+		printf "$(printf '\\%03o\\0\\0\\0\\0\\0\\0\\0' $((size + 120)) $((size + 120)))"
+		printf '\0\20\0\0\0\0\0\0'
+		printf "$code"
+	} >"$tmp/tiny.elf"
+}
+
+# ends NAME STATUS TEXT ARGUMENT...: recorded, replayed and verified, it ends in the same way.
+ends() {
+	local name=$1 want=$2 text=$3
+
+	shift 3
+	hindsight record -o "$tmp/end.trace" "$@"
+	check "$name: record gives $want" is_status "$want"
+	check "$name: record says \"$text\"" said "^hindsight: recorded: $text"
+	cp "$tmp/out" "$tmp/ended"
+	hindsight replay "$tmp/end.trace"
+	check "$name: replay gives $want" is_status "$want"
+	check "$name: replay prints the same" cmp -s "$tmp/out" "$tmp/ended"
+	hindsight verify "$tmp/end.trace"
+	check "$name: verify gives 0" is_status 0
+	check "$name: verify says \"$text\"" said "^hindsight: verified: $text"
+}
+
+endings() {
+	tiny_kernel '\260\52\346\364\364' # mov al,42; out 0xf4,al
+	ends "exit port" 42 'the guest wrote its exit port (status 42)' --kernel "$tmp/tiny.elf"
+	tiny_kernel '\372\364' # cli; hlt
+	ends "halted" $halted 'halted with nothing' --kernel "$tmp/tiny.elf"
+	tiny_kernel '\372\17\13' # cli; ud2 without an IDT
+	ends "triple fault" $triple_fault 'triple fault' --kernel "$tmp/tiny.elf"
+	tiny_kernel '\260\376\346\144\364' # mov al,0xfe; out 0x64,al
+	ends "reset" 123 'the guest reset' --kernel "$tmp/tiny.elf"
+	tiny_kernel '\353\376' # jmp to itself
+	ends "time limit in a loop" $time_limit 'time limit' --max-seconds 0.3 --kernel "$tmp/tiny.elf"
+	ends "time limit" $time_limit 'time limit' --max-seconds 0.5 --append "ms=1000000 ticks=1000000" \
+		--kernel "$guests/tasks.elf"
+	ends "until" 0 'the awaited output' --until '^gateway u[p]' --kernel "$guests/stale_pointer.elf"
+	check "until: nothing after what was awaited" test "$(tail -n 1 "$tmp/ended" | tr -d '\r')" = "gateway up"
+	ends "until not met" 0 'the guest wrote its exit port' --until '^no such line$' --append ticks=2 \
+		--kernel "$guests/stale_pointer.elf"
+}
+
+input() {
+	local fifo=$tmp/fifo
+
+	mkfifo "$fifo"
+	{
+		sleep 0.3
+		echo one
+		sleep 0.2
+		echo two
+		sleep 0.1
+		echo quit
+	} >"$fifo" &
+	hindsight record -o "$tmp/input.trace" --max-seconds 60 --input "$fifo" --kernel "$guests/serial_in.elf"
+	wait
+	check "input from a FIFO: status 0" is_status 0
+	check "input from a FIFO: echoed" printed 'two'
+	cp "$tmp/out" "$tmp/ended"
+	hindsight replay "$tmp/input.trace"
+	check "input from a FIFO: replayed without it" cmp -s "$tmp/out" "$tmp/ended"
+	expect "input from a FIFO: verify" 0 verify "$tmp/input.trace"
+	printf 'a\nb\nquit\n' >"$tmp/lines"
+	expect "input from a file" 0 record -o "$tmp/input.trace" --max-seconds 60 --input "$tmp/lines" \
+		--kernel "$guests/serial_in.elf"
+	expect "input from a file: verify" 0 verify "$tmp/input.trace"
+	timeout "$limit" "$HINDSIGHT" run --max-seconds 60 --input - --kernel "$guests/serial_in.elf" \
+		<"$tmp/lines" >"$tmp/out" 2>"$tmp/err"
+	status=$?
+	check "input from standard input" is_status 0
+}
+
+# --- last-write -------------------------------------------------------------------------------
+
+last_write() {
+	local seed address boundary
+
+	for ((seed = 1; seed <= seeds; seed++)); do
+		hindsight record -o "$trace" --seed "$seed" --max-seconds 60 --kernel "$guests/stale_pointer.elf"
+		is_status 1 && break
+	done
+	check "a recording in which the guest panics" printed '^PANIC: '
+	address=$(tr -d '\r' <"$tmp/out" | sed -n 's/^corrupted field at \(0x[0-9a-f]*\).*/\1/p')
+	expect "last-write" 0 last-write "$trace" "$address,8"
+	check "last-write names the function" printed nvlog_tick
+	check "last-write names the line" printed 'nvlog\.c:[0-9]'
+	boundary=$(sed -n 's/^Position \([0-9]*\).*/\1/p' "$tmp/out")
+	expect "last-write --before" 0 last-write --before "$boundary" "$trace" "$address,8"
+	check "last-write --before gives an earlier write" test \
+		"$(sed -n 's/^Position \([0-9]*\).*/\1/p' "$tmp/out")" -lt "$boundary"
+	# The first bytes of the guest's text.
+	expect "last-write where nobody wrote" $not_found last-write --physical "$trace" 0x100000
+	check "last-write where nobody wrote: says so" said 'nobody wrote'
+	hindsight last-write "$trace" 0xdead00000000
+	check "last-write where nothing is mapped: status $failed_status" is_status $failed_status
+	check "last-write where nothing is mapped: says so" said 'not mapped'
+	hindsight last-write --physical "$trace" 0xdead00000000
+	check "last-write where no RAM is: status $failed_status" is_status $failed_status
+}
+
+help_texts
+recording
+usage_errors
+positions
+info
+same_output
+endings
+input
+last_write
+finish
