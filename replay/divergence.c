@@ -130,6 +130,9 @@ static int walk(struct replay *a, struct replay *b, struct position from, uint64
 		if (differ) {
 			site->found = true;
 			site->at = at;
+			/* The last step led to the next boundary. */
+			if (a->machine->boundary > at.boundary)
+				site->at = (struct position){a->machine->boundary, 0};
 			return 0;
 		}
 		if (stopped || (by_steps ? at.steps : at.boundary) >= last)

@@ -138,6 +138,23 @@ static void get_regs(struct event_codec *c, struct reader *in, struct kvm_regs *
 	*regs = c->regs;
 }
 
+/* Where a clock finds the place, RIP and RCX serve the search and the hash stands for the other registers:
+ * they are the larger part of a landmark's bytes. */
+static void put_place(struct event_codec *c, const struct kvm_regs *regs, struct buf *out)
+{
+	buf_put_varint(out, regs->rip ^ c->regs.rip);
+	buf_put_varint(out, regs->rcx ^ c->regs.rcx);
+	c->regs.rip = regs->rip;
+	c->regs.rcx = regs->rcx;
+}
+
+static void get_place(struct event_codec *c, struct reader *in, struct kvm_regs *regs)
+{
+	c->regs.rip ^= reader_varint(in);
+	c->regs.rcx ^= reader_varint(in);
+	*regs = (struct kvm_regs){.rip = c->regs.rip, .rcx = c->regs.rcx};
+}
+
 static void put_digest(const struct machine_digest *d, struct buf *out)
 {
 	buf_put_u64(out, d->state);
@@ -162,7 +179,11 @@ void event_encode(struct event_codec *c, const struct event *e, struct buf *out)
 			buf_put_varint(out, e->landmark.clock);
 		buf_put_varint(out, e->landmark.advance);
 		buf_put_u16(out, e->landmark.witness);
-		put_regs(c, &e->landmark.regs, out);
+		buf_put_u32(out, e->landmark.regs_hash);
+		if (e->landmark.has_clock)
+			put_place(c, &e->landmark.regs, out);
+		else
+			put_regs(c, &e->landmark.regs, out);
 		put_digest(&e->landmark.digest, out);
 		break;
 	case EVENT_DIGEST:
@@ -214,7 +235,11 @@ int event_decode(struct event_codec *c, struct reader *in, struct event *e, stru
 			e->landmark.clock = reader_varint(in);
 		e->landmark.advance = reader_varint(in);
 		e->landmark.witness = reader_u16(in);
-		get_regs(c, in, &e->landmark.regs);
+		e->landmark.regs_hash = reader_u32(in);
+		if (e->landmark.has_clock)
+			get_place(c, in, &e->landmark.regs);
+		else
+			get_regs(c, in, &e->landmark.regs);
 		get_digest(in, &e->landmark.digest);
 		break;
 	case EVENT_DIGEST:
@@ -263,6 +288,18 @@ struct kvm_regs event_regs(const struct vcpu *v)
 
 	regs.rflags &= ~RFLAGS_RF;
 	return regs;
+}
+
+uint32_t event_regs_hash(const struct kvm_regs *regs)
+{
+	return (uint32_t)XXH3_64bits(regs, sizeof(*regs));
+}
+
+bool event_landmark_has_regs(const struct event *e, const struct kvm_regs *regs)
+{
+	return regs->rip == e->landmark.regs.rip && regs->rcx == e->landmark.regs.rcx &&
+	       event_regs_hash(regs) == e->landmark.regs_hash &&
+	       (e->landmark.has_clock || memcmp(regs, &e->landmark.regs, sizeof(*regs)) == 0);
 }
 
 const char *event_reg_name(unsigned i)

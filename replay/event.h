@@ -66,7 +66,8 @@ struct event {
 			uint64_t clock;   /* instructions counted since the boundary's exit */
 			uint64_t advance; /* ns of vtime that pass here */
 			uint16_t witness;
-			struct kvm_regs regs;
+			uint32_t regs_hash;   /* of all registers, by event_regs_hash */
+			struct kvm_regs regs; /* with a clock: RIP and RCX only, the others are 0 */
 			struct machine_digest digest; /* before time passes */
 		} landmark;
 		struct {
@@ -106,6 +107,9 @@ int event_decode(struct event_codec *c, struct reader *in, struct event *e, stru
 
 /* The registers as they are compared and logged: RF is not the guest's. */
 struct kvm_regs event_regs(const struct vcpu *v);
+uint32_t event_regs_hash(const struct kvm_regs *regs);
+/* The registers are those of the landmark, as far as it tells. */
+bool event_landmark_has_regs(const struct event *e, const struct kvm_regs *regs);
 const char *event_reg_name(unsigned i);
 const char *event_type_name(enum event_type type);
 

@@ -6,8 +6,9 @@
 #include <string.h>
 
 /*
- * Running past a landmark cannot be undone in place, so the last free run aims at a margin before it, and single
- * steps do the rest. The margin is what a kick has lately been late by, times this.
+ * Running past a landmark cannot be undone in place, so the last free run aims at a margin before it. The rest is
+ * walked from one pass through the landmark's RIP to the next, by breakpoint, which cannot miss it; or by single
+ * steps where passes come too close together. The margin is what a kick has lately been late by, times this.
  */
 #define LATE_SAFETY 2.0
 /* Least lateness assumed, ns: timer interrupt, signal, and leaving the guest. */
@@ -22,6 +23,10 @@
 #define MEASURE_COUNTS 200
 /* Less than this to go before the margin is not worth a kick, which costs about as much as a few steps. */
 #define RUN_MIN_NS 20000.0
+/* A margin of this many passes costs little, and forgives a kick that is later than any before. */
+#define WALK_PASSES 6.0
+/* A pass costs as much as this many steps: getting off the breakpoint, arming it, running into it. */
+#define SPACING_MIN 5
 /* A search by state that takes longer than this has missed its place. */
 #define SEARCH_NS (120 * NSEC_PER_SEC)
 
@@ -38,7 +43,10 @@ void landmark_begin(struct landmark_search *s, const struct machine *m, const st
 	s->active = true;
 	s->started = host_ns();
 	s->run_from = 0;
+	s->walking = s->crowded = false;
 	s->ns_guess = NS_PER_COUNT_FIRST;
+	/* Also where no run is free any more, or one late kick would make all landmarks after it slow. */
+	s->late *= LATE_DECAY;
 	if (at_boundary && s->by_clock)
 		landmark_base(s, m);
 }
@@ -47,7 +55,7 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 		   uint64_t *wait)
 {
 	uint64_t done, left;
-	double ns, late, run;
+	double ns, margin, run;
 
 	if (!s->by_clock) {
 		req->has_breakpoint = true;
@@ -57,22 +65,27 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 	done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
 	left = s->e->landmark.clock > done ? s->e->landmark.clock - done : 0;
 	ns = s->ns_per_count > 0 ? s->ns_per_count : s->ns_guess;
-	late = s->late > LATE_MIN ? s->late : LATE_MIN;
+	margin = (s->late > LATE_MIN ? s->late : LATE_MIN) * LATE_SAFETY * s->caution;
+	if (margin < WALK_PASSES * s->spacing * ns)
+		margin = WALK_PASSES * s->spacing * ns;
 	/* Count and place belong together only once the event has been delivered. */
 	if (m->vcpu[0].event_queued) {
+		s->run_from = 0;
 		req->step = true;
 		return;
 	}
-	run = ((double)left * ns - late * LATE_SAFETY * s->caution) * APPROACH;
+	run = ((double)left * ns - margin) * APPROACH;
 	if (run < RUN_MIN_NS) {
 		/* User code is not counted, and cannot be stepped everywhere: wait for the kernel to come to
 		 * the landmark's instruction. */
-		if (vcpu_cpl(&m->vcpu[0], NULL) != 0 || vcpu_returns_to_user(&m->vcpu[0])) {
-			req->has_breakpoint = true;
-			req->breakpoint = GVA(s->e->landmark.regs.rip);
-		} else {
-			req->step = true;
-		}
+		bool user = vcpu_cpl(&m->vcpu[0], NULL) != 0 || vcpu_returns_to_user(&m->vcpu[0]);
+
+		s->walking = user || (!s->crowded && left > SPACING_MIN &&
+				      caps_breakpoint(&m->caps) != BP_NONE);
+		s->walk_clock = vcpu_regs(&m->vcpu[0])->rip == s->e->landmark.regs.rip ? done : 0;
+		req->step = !s->walking;
+		req->has_breakpoint = s->walking;
+		req->breakpoint = GVA(s->e->landmark.regs.rip);
 		s->run_from = 0;
 		return;
 	}
@@ -106,6 +119,18 @@ static void measure(struct landmark_search *s, uint64_t done)
 		s->ns_per_count += (ns - s->ns_per_count) / 64;
 }
 
+/* Learn from a walk from pass to pass how far apart they are. */
+static void measure_walk(struct landmark_search *s, const struct machine *m, uint64_t done)
+{
+	uint64_t counts = done - s->walk_clock;
+
+	if (!s->walking || !s->walk_clock || vcpu_regs(&m->vcpu[0])->rip != s->e->landmark.regs.rip)
+		return;
+	s->walking = false;
+	s->crowded = counts < SPACING_MIN;
+	s->spacing += ((double)counts - s->spacing) / 4;
+}
+
 int landmark_check(struct landmark_search *s, struct machine *m, enum landmark_verdict *verdict,
 		   struct err *err)
 {
@@ -125,6 +150,7 @@ int landmark_check(struct landmark_search *s, struct machine *m, enum landmark_v
 		uint64_t done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
 
 		measure(s, done);
+		measure_walk(s, m, done);
 		s->run_from = 0;
 		if (done < e->landmark.clock)
 			return 0;
@@ -134,7 +160,7 @@ int landmark_check(struct landmark_search *s, struct machine *m, enum landmark_v
 		}
 	}
 	regs = event_regs(&m->vcpu[0]);
-	if (memcmp(&regs, &e->landmark.regs, sizeof(regs)) != 0) {
+	if (!event_landmark_has_regs(e, &regs)) {
 		/* In user mode the count stands still, so an equal count says nothing. */
 		bool wrong = s->by_clock && vcpu_cpl(&m->vcpu[0], NULL) == 0;
 

@@ -21,6 +21,10 @@ struct landmark_search {
 	double late;             /* ns by which kicks have lately come late */
 	double caution;          /* factor on the margin; grows when a landmark was run past */
 	double run_wait;
+	double spacing;          /* instructions between two passes through a landmark's place */
+	bool crowded;            /* this landmark's passes are not worth walking by */
+	bool walking;            /* the guest was last let run to the next pass */
+	uint64_t walk_clock;     /* clock then, if it stood at a pass; else 0 */
 	uint64_t run_from, run_clock; /* CPU time and clock when the guest was last let run */
 	/* Over all searches. */
 	uint64_t stops, ambiguous;

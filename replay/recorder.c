@@ -323,6 +323,7 @@ static int log_landmark(struct recorder *r, struct machine *m, uint64_t advance,
 	}
 	e.landmark.advance = advance;
 	e.landmark.regs = event_regs(&m->vcpu[0]);
+	e.landmark.regs_hash = event_regs_hash(&e.landmark.regs);
 	e.landmark.witness = machine_witness(m);
 	rc = machine_digest(m, &e.landmark.digest, err);
 	if (rc < 0)

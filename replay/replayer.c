@@ -13,6 +13,9 @@
 /* A replay is looked at this often for the user's interrupt. */
 #define LOOK_NS (100 * NSEC_PER_MSEC)
 
+/* Margins this wide, some 0.2 s, are stepped to the end; what misses a landmark then is no mischance. */
+#define CAUTION_MAX 4096.0
+
 struct replayer {
 	struct machine *m;
 	struct replay_file *f;
@@ -68,6 +71,15 @@ static int diverged(struct replayer *r, struct err *err)
 #define DIVERGED(r, err, ...) \
 	(snprintf((r)->divergence.what, sizeof((r)->divergence.what), __VA_ARGS__), diverged(r, err))
 
+/* A landmark is behind us. By clock that can be the fault of a late kick, until the margins are so wide that
+ * no kick comes near the landmark. */
+static int ran_past(struct replayer *r, struct err *err, const char *what)
+{
+	if (r->search.by_clock && r->search.caution < CAUTION_MAX)
+		return err_set(err, EAGAIN, "a late timer made the replay run past a landmark");
+	return DIVERGED(r, err, "%s", what);
+}
+
 /* Name the first register that differs; false if none does. */
 static bool registers_differ(const struct kvm_regs *now, const struct kvm_regs *then, char *what,
 			     size_t size)
@@ -84,19 +96,14 @@ static bool registers_differ(const struct kvm_regs *now, const struct kvm_regs *
 	return false;
 }
 
-/* Compare the machine with what was recorded. 0, or -EILSEQ. */
-static int compare(struct replayer *r, const struct kvm_regs *regs, const struct machine_digest *then,
-		   struct err *err)
+/* Compare the machine's digests with the recorded ones. 0, or -EILSEQ. */
+static int compare_digest(struct replayer *r, const struct machine_digest *then, struct err *err)
 {
 	struct machine_digest now;
-	struct kvm_regs here;
 	int rc = machine_digest(r->m, &now, err);
 
 	if (rc < 0)
 		return rc;
-	here = event_regs(&r->m->vcpu[0]);
-	if (registers_differ(&here, regs, r->divergence.what, sizeof(r->divergence.what)))
-		return diverged(r, err);
 	if (now.memory != then->memory)
 		return DIVERGED(r, err, "guest memory (digest %016" PRIx64 ", recorded %016" PRIx64 ")",
 				now.memory, then->memory);
@@ -105,6 +112,39 @@ static int compare(struct replayer *r, const struct kvm_regs *regs, const struct
 				"device or system register state (digest %016" PRIx64 ", recorded %016" PRIx64 ")",
 				now.state, then->state);
 	return 0;
+}
+
+/* The same, registers first: they have names. */
+static int compare(struct replayer *r, const struct kvm_regs *regs, const struct machine_digest *then,
+		   struct err *err)
+{
+	struct kvm_regs here;
+	int rc = vcpu_complete(&r->m->vcpu[0], err);
+
+	if (rc < 0)
+		return rc;
+	here = event_regs(&r->m->vcpu[0]);
+	if (registers_differ(&here, regs, r->divergence.what, sizeof(r->divergence.what)))
+		return diverged(r, err);
+	return compare_digest(r, then, err);
+}
+
+static int compare_landmark(struct replayer *r, struct err *err)
+{
+	const struct event *e = &r->next;
+	struct kvm_regs here = event_regs(&r->m->vcpu[0]);
+
+	if (!e->landmark.has_clock)
+		return compare(r, &e->landmark.regs, &e->landmark.digest, err);
+	if (here.rip != e->landmark.regs.rip || here.rcx != e->landmark.regs.rcx)
+		return DIVERGED(r, err,
+				"register %s is 0x%llx, recorded 0x%llx, at the instruction count of a landmark",
+				here.rip != e->landmark.regs.rip ? "rip" : "rcx",
+				here.rip != e->landmark.regs.rip ? here.rip : here.rcx,
+				here.rip != e->landmark.regs.rip ? e->landmark.regs.rip : e->landmark.regs.rcx);
+	if (event_regs_hash(&here) != e->landmark.regs_hash)
+		return DIVERGED(r, err, "a general register differs at a landmark (RIP and RCX agree)");
+	return compare_digest(r, &e->landmark.digest, err);
 }
 
 static int give_input(struct replayer *r, struct err *err)
@@ -172,14 +212,15 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	if (r->o.interrupted && *r->o.interrupted)
 		machine_end(m, END_INTERRUPTED, 0);
 	while (rc == 0) {
+		if (r->have_next && r->next.boundary < m->boundary && r->next.type == EVENT_LANDMARK)
+			return ran_past(r, err, "the place of a landmark was not reached before this boundary");
 		if (r->have_next && r->next.boundary < m->boundary)
-			return DIVERGED(r, err, r->next.type == EVENT_LANDMARK
-						? "the place of a landmark was not reached before this boundary"
-						: "the guest went on where the recording has another event");
+			return DIVERGED(r, err, "the guest went on where the recording has another event");
 		if (next_is(r, EVENT_INPUT) && r->next.input.when == INPUT_AT_BOUNDARY) {
 			rc = give_input(r, err);
 		} else if (next_is(r, EVENT_TIME)) {
 			machine_pass_time(m, r->next.time.advance);
+			r->counts.times++;
 			rc = event_done(r, err);
 		} else if (next_is(r, EVENT_DIGEST)) {
 			rc = compare(r, &r->next.digest.regs, &r->next.digest.digest, err);
@@ -221,7 +262,7 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 static int land(struct replayer *r, struct err *err)
 {
 	struct machine *m = r->m;
-	int rc = compare(r, &r->next.landmark.regs, &r->next.landmark.digest, err);
+	int rc = compare_landmark(r, err);
 	uint64_t advance = r->next.landmark.advance;
 
 	if (rc < 0)
@@ -253,11 +294,11 @@ static int look(struct replayer *r, struct err *err)
 	case LANDMARK_HERE:
 		return land(r, err);
 	case LANDMARK_PASSED:
-		return err_set(err, EAGAIN, "a late timer made the replay run past a landmark");
+		return ran_past(r, err, "more instructions were executed than before the landmark");
 	case LANDMARK_LOST:
 		return DIVERGED(r, err, "a landmark's place was not found within the time allowed");
 	case LANDMARK_DIFFERS:
-		return compare(r, &r->next.landmark.regs, &r->next.landmark.digest, err);
+		return compare_landmark(r, err);
 	case LANDMARK_AHEAD:
 		break;
 	}

@@ -71,7 +71,7 @@ struct replay_options {
 };
 
 struct replay_counts {
-	uint64_t landmarks, digests, inputs; /* events reached and found equal */
+	uint64_t landmarks, digests, inputs, times; /* events reached, and found equal where that can be */
 	uint64_t stops;     /* times the guest was stopped in search of a landmark */
 	uint64_t ambiguous; /* places with a landmark's registers that were not it */
 };

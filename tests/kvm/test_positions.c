@@ -88,7 +88,8 @@ static void assert_ends_as_recorded(struct replay *r)
 	assert_int_equal(r->machine->end, END_EXIT);
 	assert_int_equal(r->machine->boundary, rec.boundaries);
 	counts = replayer_counts(r->replayer);
-	assert_int_equal(counts->landmarks + counts->digests + counts->inputs + 1, rec.n_events);
+	assert_int_equal(counts->landmarks + counts->digests + counts->inputs + counts->times + 1,
+			 rec.n_events);
 }
 
 /* Every other one where a landmark lies, because interrupts come there. */

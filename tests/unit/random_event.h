@@ -64,7 +64,7 @@ static inline struct event random_event(uint64_t *state, uint64_t *boundary, str
 	struct event e;
 
 	memset(&e, 0, sizeof(e));
-	e.type = (enum event_type)(EVENT_LANDMARK + random_below(state, 4));
+	e.type = (enum event_type)(EVENT_LANDMARK + random_below(state, EVENT_TIME));
 	*boundary += random_value(state) >> 24;
 	e.boundary = *boundary;
 	switch (e.type) {
@@ -75,7 +75,10 @@ static inline struct event random_event(uint64_t *state, uint64_t *boundary, str
 			e.landmark.clock = random_value(state);
 		e.landmark.advance = random_value(state);
 		e.landmark.witness = (uint16_t)random_u64(state);
+		e.landmark.regs_hash = event_regs_hash(regs);
 		e.landmark.regs = *regs;
+		if (e.landmark.has_clock)
+			e.landmark.regs = (struct kvm_regs){.rip = regs->rip, .rcx = regs->rcx};
 		random_digest(state, &e.landmark.digest);
 		break;
 	case EVENT_DIGEST:
@@ -90,6 +93,9 @@ static inline struct event random_event(uint64_t *state, uint64_t *boundary, str
 		e.input.len = (uint8_t)random_below(state, EVENT_INPUT_MAX + 1);
 		for (unsigned i = 0; i < e.input.len; i++)
 			e.input.bytes[i] = (uint8_t)random_u64(state);
+		break;
+	case EVENT_TIME:
+		e.time.advance = random_value(state);
 		break;
 	case EVENT_END:
 		e.end.end = (enum machine_end)(END_NONE + 1 + random_below(state, END_COUNT - 1));
@@ -127,6 +133,7 @@ static inline bool same_event(const struct event *a, const struct event *b)
 		       a->landmark.clock == b->landmark.clock &&
 		       a->landmark.advance == b->landmark.advance &&
 		       a->landmark.witness == b->landmark.witness &&
+		       a->landmark.regs_hash == b->landmark.regs_hash &&
 		       same_regs(&a->landmark.regs, &b->landmark.regs) &&
 		       same_digest(&a->landmark.digest, &b->landmark.digest);
 	case EVENT_DIGEST:
@@ -136,6 +143,8 @@ static inline bool same_event(const struct event *a, const struct event *b)
 		return a->input.when == b->input.when && a->input.vtime == b->input.vtime &&
 		       a->input.len == b->input.len &&
 		       memcmp(a->input.bytes, b->input.bytes, a->input.len) == 0;
+	case EVENT_TIME:
+		return a->time.advance == b->time.advance;
 	case EVENT_END:
 		return a->end.end == b->end.end && a->end.code == b->end.code &&
 		       a->end.at_landmark == b->end.at_landmark &&

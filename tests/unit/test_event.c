@@ -62,7 +62,7 @@ static void test_identity(void **state)
 /* Others index arrays by what is decoded, so it must be in range whatever the bytes were. */
 static void assert_sane(const struct event *e, uint64_t last_boundary)
 {
-	assert_in_range(e->type, EVENT_LANDMARK, EVENT_END);
+	assert_in_range(e->type, EVENT_LANDMARK, EVENT_TIME);
 	assert_true(e->boundary >= last_boundary);
 	if (e->type == EVENT_INPUT) {
 		assert_true(e->input.len <= EVENT_INPUT_MAX);
