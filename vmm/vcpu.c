@@ -4,6 +4,7 @@
 #include "vmm/assist.h"
 #include "vmm/cpuid.h"
 #include "vmm/paging.h"
+#include "vmm/step.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,10 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RFLAGS_TF (1u << 8)
 #define RFLAGS_IF (1u << 9)
 #define EFER_SCE 1u
-#define DR6_BS (1u << 14)
 /* DR7: bit 10 is always one; G0 and G1 enable execution breakpoints 0 and 1 (SDM 3B 18.2.4). */
 #define DR7_ONE (1u << 10)
 #define DR7_G0 (1u << 1)
@@ -187,17 +186,6 @@ int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err)
 		 !e.exception.pending && !e.interrupt.injected && !e.interrupt.shadow &&
 		 !e.nmi.injected && !e.nmi.pending;
 	return 0;
-}
-
-bool vcpu_after_shadow(const struct vcpu *v)
-{
-	struct kvm_sregs sregs;
-	uint8_t b[2] = {0};
-
-	if (vcpu_get_sregs(v, &sregs, NULL) < 0 ||
-	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rip - 2), b, 2) < 0)
-		return false;
-	return b[1] == 0xfb || (b[0] == 0x8e && (b[1] & 0xf8) == 0xd0);
 }
 
 /* Linear address of an IDT gate's handler (SDM 3A 6.14.1); false if it cannot be read. */
@@ -392,93 +380,6 @@ static void unplant(struct plant *p)
 	p->at = NULL;
 }
 
-/*
- * Instructions that need care under a step. PUSHF and SYSCALL store RFLAGS, where the host's TF would show
- * (SDM 3B 18.3.1.4). HLT comes out as a step on some hosts, and its own exit is lost: it is not stepped. A
- * step over IRET runs one instruction more on some: a breakpoint at its target stops right. A return to
- * user mode does not stop at all where user code cannot be stepped: the interrupt window does, since
- * it opens before the first user instruction.
- */
-enum step_care { CARE_NONE, CARE_PUSHF, CARE_SYSCALL, CARE_HLT, CARE_IRET, CARE_TO_USER };
-
-static enum step_care step_care(const struct vcpu *v, gva_t *target)
-{
-	struct kvm_sregs sregs;
-	uint8_t code[4] = {0};
-	uint64_t frame[2] = {0};
-	unsigned i = 0;
-
-	if (vcpu_get_sregs(v, &sregs, NULL) < 0)
-		return CARE_NONE;
-	for (unsigned n = 0; n < sizeof(code); n++)
-		if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rip + n), &code[n], 1) < 0)
-			break;
-	while (i < 2 && (code[i] == 0x66 || (code[i] & 0xf0) == 0x40))
-		i++;
-	if (code[i] == 0x9c)
-		return CARE_PUSHF;
-	if (code[i] == 0x0f && code[i + 1] == 0x05)
-		return CARE_SYSCALL;
-	if (sregs.ss.dpl != 0)
-		return CARE_NONE;
-	if (code[i] == 0xf4)
-		return CARE_HLT;
-	if (code[i] == 0x0f && code[i + 1] == 0x07)
-		return CARE_TO_USER;
-	/* IRETQ; the 16- and 32-bit forms are stepped. */
-	if (code[i] == 0xcf && i == 1 && (code[0] & 0x48) == 0x48 && sregs.cs.l &&
-	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) == 0) {
-		*target = GVA(frame[0]);
-		return (frame[1] & 3) ? CARE_TO_USER : CARE_IRET;
-	}
-	return CARE_NONE;
-}
-
-bool vcpu_returns_to_user(const struct vcpu *v)
-{
-	gva_t target;
-
-	return step_care(v, &target) == CARE_TO_USER;
-}
-
-static void hide_step_flag(struct vcpu *v, enum step_care what)
-{
-	struct kvm_sregs sregs;
-	uint8_t byte;
-
-	if (what == CARE_SYSCALL) {
-		if (vcpu_regs(v)->r11 & RFLAGS_TF)
-			vcpu_regs_mut(v)->r11 &= ~(uint64_t)RFLAGS_TF;
-	} else if (what == CARE_PUSHF && vcpu_get_sregs(v, &sregs, NULL) == 0) {
-		gva_t at = GVA(vcpu_regs(v)->rsp + 1); /* TF is bit 0 of the second byte */
-
-		if (paging_read(v->mem, &sregs, at, &byte, 1) == 0 && (byte & 1)) {
-			byte &= 0xfe;
-			paging_write(v->mem, &sregs, at, &byte, 1);
-		}
-	}
-}
-
-/* An instruction that faulted under a step has pushed the host's TF into the exception's frame. The frame
- * is known by the address of the instruction, below an error code or not. */
-static void hide_step_flag_in_frame(struct vcpu *v, uint64_t rip)
-{
-	struct kvm_sregs sregs;
-	uint64_t frame[4];
-
-	if (vcpu_get_sregs(v, &sregs, NULL) < 0 ||
-	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) < 0)
-		return;
-	for (unsigned i = 0; i < 2; i++) {
-		uint64_t *flags = &frame[i + 2];
-
-		if (frame[i] != rip || frame[i + 1] > 0xffff || !(*flags & RFLAGS_TF))
-			continue;
-		*flags &= ~(uint64_t)RFLAGS_TF;
-		paging_write(v->mem, &sregs, GVA(vcpu_regs(v)->rsp + 8 * (i + 2)), flags, sizeof(*flags));
-	}
-}
-
 static bool is_boundary(uint32_t reason)
 {
 	return reason == KVM_EXIT_IO || reason == KVM_EXIT_MMIO || reason == KVM_EXIT_HLT ||
@@ -589,9 +490,9 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	switch (v->run->exit_reason) {
 	case KVM_EXIT_DEBUG:
 		if (care != CARE_NONE)
-			hide_step_flag(v, care);
+			step_hide_flag(v, care);
 		if (aim->step && vcpu_regs(v)->rip != rip)
-			hide_step_flag_in_frame(v, rip);
+			step_hide_flag_in_frame(v, rip);
 		return classify_debug(v, aim, pass, err);
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 		*pass = PASS_WINDOW;
@@ -620,7 +521,7 @@ static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, stru
 	int rc;
 
 	if (aim->step)
-		care = step_care(v, &how.breakpoint);
+		care = step_care_find(v, &how.breakpoint);
 	if (care == CARE_HLT) {
 		how.step = false;
 	} else if (care == CARE_IRET && caps_breakpoint(v->caps) != BP_NONE) {
