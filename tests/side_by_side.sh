@@ -5,6 +5,13 @@
 # where both are files written by tests/run.sh.
 set -euo pipefail
 
+for file in "$@"; do
+	if [[ ! -s $file ]]; then
+		echo "side_by_side.sh: no results in $file: run make test and make test-npt first"
+		exit 0
+	fi
+done
+
 awk '
 FNR == NR { here[$1] = $2 " " $3 " s"; order[++n] = $1; next }
 { there[$1] = $2 " " $3 " s"; if (!($1 in here)) order[++n] = $1 }
