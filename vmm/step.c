@@ -38,22 +38,15 @@ enum step_care step_care_find(const struct vcpu *v, gva_t *target)
 		return CARE_NONE;
 	if (code[i] == 0xf4)
 		return CARE_HLT;
-	if (code[i] == 0x0f && code[i + 1] == 0x07)
+	if (vcpu_returns_to_user(v))
 		return CARE_TO_USER;
 	/* IRETQ; the 16- and 32-bit forms are stepped. */
 	if (code[i] == 0xcf && i == 1 && (code[0] & 0x48) == 0x48 && sregs.cs.l &&
 	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) == 0) {
 		*target = GVA(frame[0]);
-		return (frame[1] & 3) ? CARE_TO_USER : CARE_IRET;
+		return CARE_IRET;
 	}
 	return CARE_NONE;
-}
-
-bool vcpu_returns_to_user(const struct vcpu *v)
-{
-	gva_t target;
-
-	return step_care_find(v, &target) == CARE_TO_USER;
 }
 
 void step_hide_flag(struct vcpu *v, enum step_care what)

@@ -9,8 +9,7 @@
  * Instructions that need care under a step. PUSHF and SYSCALL store RFLAGS, where the host's TF would show
  * (SDM 3B 18.3.1.4). HLT comes out as a step on some hosts, and its own exit is lost: it is not stepped. A
  * step over IRET runs one instruction more on some: a breakpoint at its target stops right. A return to
- * user mode does not stop at all where user code cannot be stepped: the interrupt window does, since
- * it opens before the first user instruction.
+ * user mode does not stop at all where user code cannot be stepped: user_return.h makes it.
  */
 enum step_care { CARE_NONE, CARE_PUSHF, CARE_SYSCALL, CARE_HLT, CARE_IRET, CARE_TO_USER };
 

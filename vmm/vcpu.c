@@ -5,6 +5,7 @@
 #include "vmm/cpuid.h"
 #include "vmm/paging.h"
 #include "vmm/step.h"
+#include "vmm/user_return.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -108,7 +109,7 @@ uint64_t vcpu_clock(const struct vcpu *v)
 	if (v->stats_fd < 0 ||
 	    pread(v->stats_fd, &count, sizeof(count), (off_t)v->clock_offset) != sizeof(count))
 		return 0;
-	return count;
+	return count + v->uncounted;
 }
 
 int vcpu_get_sregs(const struct vcpu *v, struct kvm_sregs *sregs, struct err *err)
@@ -318,8 +319,13 @@ static int enter(struct vcpu *v, struct err *err)
 	errno = saved_errno;
 	v->completion_pending = false;
 	v->sregs_synced = (run->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
-	if (v->sregs_synced)
+	if (v->sregs_synced) {
+		/* KVM sets bits here and never clears them (x86.c, __get_sregs): an interrupt that was
+		 * delivered long ago would be queued again by the next KVM_SET_SREGS. */
+		memset(run->s.regs.sregs.interrupt_bitmap, 0,
+		       sizeof(run->s.regs.sregs.interrupt_bitmap));
 		update_syscall_repair(v);
+	}
 	if (rc < 0 && errno != EINTR && errno != EAGAIN) {
 		if (errno == EFAULT)
 			return err_set(err, EFAULT,
@@ -513,26 +519,52 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	}
 }
 
-/* As run_armed; a step is made in the way that the instruction needs. */
+/* A step over a return to user mode, where a step of KVM's does not stop in time. */
+static int return_by_hand(struct vcpu *v, bool *made, struct err *err)
+{
+	int rc = vcpu_complete(v, err);
+
+	*made = false;
+	if (rc < 0 || v->exit_stashed)
+		return rc;
+	return vcpu_return_to_user(v, made, err);
+}
+
+/*
+ * As run_armed; a step is made in the way that the instruction needs. Where user code cannot be stepped,
+ * the TF of a step would go to the guest: the step ends when the guest enters its kernel by SYSCALL or
+ * page fault, or at the next boundary.
+ */
 static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, struct err *err)
 {
 	struct aim how = *aim;
 	enum step_care care = CARE_NONE;
+	bool made;
 	int rc;
 
 	if (aim->step)
 		care = step_care_find(v, &how.breakpoint);
+	if (care == CARE_TO_USER && !v->caps->step[1]) {
+		rc = return_by_hand(v, &made, err);
+		if (rc < 0 || made) {
+			*pass = PASS_STEP;
+			return rc;
+		}
+	}
 	if (care == CARE_HLT) {
 		how.step = false;
 	} else if (care == CARE_IRET && caps_breakpoint(v->caps) != BP_NONE) {
 		how.step = false;
 		how.has_breakpoint = true;
-	} else if (care == CARE_TO_USER && !v->caps->step[1]) {
-		how.step = false;
-		how.window = true;
+	} else if (aim->step && !v->caps->step[1]) {
+		rc = vcpu_cpl(v, err);
+		if (rc < 0)
+			return rc;
+		how.step = rc != 3;
+		care = how.step ? care : CARE_NONE;
 	}
 	rc = run_armed(v, &how, care, pass, err);
-	if (rc == 0 && aim->step && !how.step && (*pass == PASS_BREAK || *pass == PASS_WINDOW))
+	if (rc == 0 && aim->step && *pass == PASS_BREAK)
 		*pass = PASS_STEP;
 	return rc;
 }

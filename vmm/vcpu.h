@@ -22,6 +22,7 @@ struct vcpu {
 	int fd;
 	int stats_fd;          /* -1 if none */
 	uint64_t clock_offset; /* of insn_emulation in stats_fd */
+	uint64_t uncounted;    /* instructions made in user space that it does not count */
 	struct kvm_run *run;
 	size_t run_size;
 	const struct host_caps *caps;
