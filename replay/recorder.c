@@ -23,6 +23,9 @@
 #define LEAVE_STEPS 256
 /* After a kick in user code, where no landmark can be: look again this soon. */
 #define RETRY_NS (100 * NSEC_PER_USEC)
+/* A guest that computes for so long (time in the guest) without boundary or landmark gets a landmark though nothing
+ * is due, so that a replay which lost its way is noticed. */
+#define HEARTBEAT_NS NSEC_PER_SEC
 /* Longest sleep at HLT or for input before interruption and limits are looked at. */
 #define SLEEP_NS (50 * NSEC_PER_MSEC)
 
@@ -44,6 +47,8 @@ struct recorder {
 	/* How far vtime lags behind host time, as of the last kick. */
 	uint64_t lag;
 	uint64_t last_cpu, last_free, last_vtime;
+
+	uint64_t quiet_from;  /* vCPU's free_ns at the last boundary or landmark */
 
 	unsigned leaving;     /* steps left for leaving an unsuitable place; 0: not leaving */
 	uint64_t jitter;      /* generator for the length of quanta */
@@ -164,6 +169,7 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 
 	r->leaving = 0;
 	r->at_boundary = true;
+	r->quiet_from = m->vcpu[0].free_ns;
 	if (r->input_waits || (halt && r->input_open)) {
 		r->input_waits = false;
 		rc = take_input(r, m, INPUT_AT_BOUNDARY, err);
@@ -283,7 +289,8 @@ static bool in_string_instruction(struct machine *m)
 enum place { PLACE_GOOD, PLACE_LEAVE, PLACE_DEFER };
 
 /* Can this place be found again on this host? */
-static int judge_place(struct recorder *r, struct machine *m, enum place *place, struct err *err)
+static int judge_place(struct recorder *r, struct machine *m, bool entry, enum place *place,
+		       struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
 	bool clean;
@@ -293,8 +300,9 @@ static int judge_place(struct recorder *r, struct machine *m, enum place *place,
 	if (cpl < 0)
 		return cpl;
 	/* In user mode the clock does not count, and breakpoints do not stop everywhere. With interrupts off
-	 * nothing could be delivered, and the way to where they are on would be stepped. */
-	if (cpl != 0 || (!(vcpu_regs(v)->rflags & RFLAGS_IF) && !m->end)) {
+	 * nothing could be delivered, and the way to where they are on would be stepped; but a kernel that
+	 * works with interrupts off between system calls has no better place than its entry. */
+	if (cpl != 0 || (!(vcpu_regs(v)->rflags & RFLAGS_IF) && !m->end && !entry)) {
 		*place = PLACE_DEFER;
 		return 0;
 	}
@@ -304,7 +312,7 @@ static int judge_place(struct recorder *r, struct machine *m, enum place *place,
 	*place = PLACE_GOOD;
 	if (!clean || vcpu_after_shadow(v) || in_string_instruction(m))
 		*place = PLACE_LEAVE;
-	else if (r->o.clock == CLOCK_EMUL && vcpu_clock(v) == r->clock_base)
+	else if (r->o.clock == CLOCK_EMUL && vcpu_clock(v) == r->clock_base && !entry)
 		*place = PLACE_LEAVE; /* still at the boundary: nothing has been counted */
 	return 0;
 }
@@ -362,10 +370,11 @@ static uint64_t next_quantum(struct recorder *r)
 	return r->o.quantum / 2 + (r->jitter >> 33) % r->o.quantum + 1;
 }
 
-static int try_land(struct recorder *r, struct machine *m, struct err *err)
+static int try_land(struct recorder *r, struct machine *m, bool entry, struct err *err)
 {
 	bool due = m->vtime + r->lag >= m->deadline ||
-		   (r->input_open && uart_room(&m->uart) && input_ready(r, 0)) || m->end;
+		   (r->input_open && uart_room(&m->uart) && input_ready(r, 0)) || m->end ||
+		   m->vcpu[0].free_ns - r->quiet_from >= HEARTBEAT_NS;
 	enum place place;
 	uint64_t advance = r->lag;
 	int rc;
@@ -374,7 +383,7 @@ static int try_land(struct recorder *r, struct machine *m, struct err *err)
 		r->leaving = 0;
 		return 0;
 	}
-	rc = judge_place(r, m, &place, err);
+	rc = judge_place(r, m, entry, &place, err);
 	if (rc < 0)
 		return rc;
 	if (place == PLACE_LEAVE) {
@@ -397,6 +406,8 @@ static int try_land(struct recorder *r, struct machine *m, struct err *err)
 	if (rc < 0)
 		return rc;
 	r->lag = 0;
+	r->time_waits = false;
+	r->quiet_from = m->vcpu[0].free_ns;
 	r->last_vtime = m->vtime + advance;
 	machine_land(m, advance);
 	r->at_landmark = true;
@@ -420,10 +431,10 @@ static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct 
 			if (rc < 0)
 				return rc;
 		}
-	} else if (!r->leaving) {
+	} else if (!r->leaving && stop != VCPU_ENTRY) {
 		return 0;
 	}
-	return try_land(r, m, err);
+	return try_land(r, m, stop == VCPU_ENTRY, err);
 }
 
 static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struct err *err)
@@ -435,6 +446,8 @@ static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struc
 	r->at_boundary = r->at_landmark = false;
 	if (r->leaving)
 		req->step = true;
+	else
+		req->entry = r->time_waits;
 	return 0;
 }
 

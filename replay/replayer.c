@@ -409,6 +409,7 @@ static int check_end(struct replayer *r, struct err *err)
 {
 	struct machine *m = r->m;
 	const struct event *e = &r->next;
+	int rc;
 
 	if (m->end == END_INTERRUPTED && r->o.interrupted && *r->o.interrupted)
 		return 0;
@@ -421,9 +422,15 @@ static int check_end(struct replayer *r, struct err *err)
 		return DIVERGED(r, err, "the run ended otherwise: %s, status %u; recorded: %s, status %u",
 				machine_end_name(m->end), m->end_code, machine_end_name(e->end.end),
 				e->end.code);
-	if (!e->end.has_digest)
-		return 0;
-	return compare(r, &e->end.regs, &e->end.digest, err);
+	if (e->end.has_digest) {
+		rc = compare(r, &e->end.regs, &e->end.digest, err);
+		if (rc < 0)
+			return rc;
+	}
+	rc = event_done(r, err);
+	if (rc == 0 && r->have_next)
+		rc = DIVERGED(r, err, "the recording goes on behind its end");
+	return rc;
 }
 
 int replayer_run(struct replayer *r, struct err *err)

@@ -268,6 +268,9 @@ endings() {
 	ends "reset" 123 'the guest reset' --kernel "$tmp/tiny.elf"
 	tiny_kernel '\353\376' # jmp to itself
 	ends "time limit in a loop" $time_limit 'time limit' --max-seconds 0.3 --kernel "$tmp/tiny.elf"
+	tiny_kernel '\373\220\353\376' # sti; nop; jmp to itself
+	hindsight record -o "$tmp/loop.trace" --max-seconds 2.5 --kernel "$tmp/tiny.elf"
+	check "a loop with nothing due has a landmark each second" said ' [23] landmarks'
 	ends "time limit" $time_limit 'time limit' --max-seconds 0.5 --append "ms=1000000 ticks=1000000" \
 		--kernel "$guests/tasks.elf"
 	ends "until" 0 'the awaited output' --until '^gateway u[p]' --kernel "$guests/stale_pointer.elf"

@@ -301,6 +301,7 @@ bad_files() {
 		echo more
 	} >"$tmp/longer.trace"
 	refuse "something behind the end: info" info "$tmp/longer.trace"
+	refuse "something behind the end: verify" verify "$tmp/longer.trace"
 	if command -v python3 >/dev/null && patch_version "$good" "$tmp/version.trace"; then
 		refuse_trace "another version" "$tmp/version.trace"
 		check "another version is named" said 'trace format 2'

@@ -401,6 +401,7 @@ enum pass {
 	PASS_BREAK,
 	PASS_WINDOW,
 	PASS_PF_ENTRY, /* stopped at the #PF handler for the SYSCALL repair */
+	PASS_ENTRY,    /* past that: in the kernel, asked for */
 	PASS_ASSISTED  /* one instruction was completed in user space */
 };
 
@@ -580,11 +581,11 @@ static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pa
 	if (rc < 0)
 		return rc;
 	if (repaired) {
-		*pass = PASS_ASSISTED;
+		*pass = req->entry ? PASS_ENTRY : PASS_ASSISTED;
 		return 0;
 	}
-	if (req->step || (req->has_breakpoint && req->breakpoint.v == v->pf_entry.v)) {
-		*pass = req->step ? PASS_STEP : PASS_BREAK;
+	if (req->step || req->entry || (req->has_breakpoint && req->breakpoint.v == v->pf_entry.v)) {
+		*pass = req->step ? PASS_STEP : req->entry ? PASS_ENTRY : PASS_BREAK;
 		v->pf_judged = true;
 		return 0;
 	}
@@ -652,8 +653,8 @@ int vcpu_run(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *sto
 			*stop = VCPU_STEP;
 			return 0;
 		}
-		if (pass == PASS_BREAK) {
-			*stop = VCPU_BREAK;
+		if (pass == PASS_BREAK || pass == PASS_ENTRY) {
+			*stop = pass == PASS_BREAK ? VCPU_BREAK : VCPU_ENTRY;
 			return 0;
 		}
 		/* A step over the breakpoint, an assist or a repair: go on as asked. */

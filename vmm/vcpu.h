@@ -58,12 +58,14 @@ enum vcpu_stop {
 	VCPU_KICK,     /* a signal; nothing happened to the guest */
 	VCPU_STEP,     /* one instruction done (or, for string instructions, some iterations) */
 	VCPU_BREAK,    /* about to execute the instruction at the breakpoint */
-	VCPU_WINDOW    /* interrupt window open */
+	VCPU_WINDOW,   /* interrupt window open */
+	VCPU_ENTRY     /* user code has entered the kernel, by SYSCALL or with a page fault */
 };
 
 struct vcpu_request {
 	bool step;            /* stop after one instruction */
 	bool window;          /* stop when an interrupt can be injected */
+	bool entry;           /* stop at VCPU_ENTRY, on hosts where SYSCALL is repaired */
 	bool has_breakpoint;
 	gva_t breakpoint;     /* stop before executing this address; may equal RIP: then the next time */
 };

@@ -2,7 +2,7 @@
 /* timing: independent */
 /*
  * Computes: arithmetic, loads, stores, calls and branches, n=N iterations, with a timer of 100 Hz
- * beside it. For benchmarks; the checksum does not depend on time.
+ * beside it (hz=N; 0: none). For benchmarks; the checksum does not depend on time.
  */
 #include "test.h"
 
@@ -30,11 +30,12 @@ static __attribute__((noinline)) uint64_t visit(uint64_t x, unsigned depth)
 
 void guest_main(void)
 {
-	uint64_t n = cmdline_get_u64("n", 2500), x = 1;
+	uint64_t n = cmdline_get_u64("n", 2500), hz = cmdline_get_u64("hz", TICK_HZ), x = 1;
 
 	for (unsigned i = 0; i < WORDS; i++)
 		table[i] = i;
-	timer_start(TICK_HZ);
+	if (hz)
+		timer_start((unsigned)hz);
 	irq_enable();
 	for (uint64_t i = 0; i < n; i++)
 		x = visit(lcg(x), (unsigned)(x >> 62));
