@@ -33,6 +33,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
 kvm_TESTS := test_probe test_divergence test_positions
+bench_SRC := tests/bench/bench.c tests/bench/bench_loop.c
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
 	examples/irq_race/session.sh
@@ -61,7 +62,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/kvm/%.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
-$(BUILD)/tests/bench: $(BUILD)/obj/tests/bench/bench.o $(LIB_OBJ)
+$(BUILD)/tests/bench: $(bench_SRC:%.c=$(BUILD)/obj/%.o) $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
