@@ -82,15 +82,6 @@ static bool is_user_stack(const struct kvm_segment *ss)
 	return !(ss->type & 8) && (ss->type & 2) && ss->dpl == 3;
 }
 
-/* A data segment that user code may not have becomes null on the way out (SDM 2A, IRET). */
-static void drop_privileged(struct kvm_segment *seg)
-{
-	bool conforming_code = (seg->type & 0xc) == 0xc;
-
-	if ((seg->selector & 0xfffcu) && seg->s && seg->dpl < 3 && !conforming_code)
-		*seg = (struct kvm_segment){.base = seg->base, .unusable = 1};
-}
-
 enum return_kind { RETURN_NONE, RETURN_IRET, RETURN_SYSRET };
 
 /* The instruction at RIP, and its operand size: 4 or 8. */
@@ -162,10 +153,6 @@ static bool make_iret(struct vcpu *v, struct user_state *u, unsigned size)
 	u->regs.rflags = (frame[2] & IRET_FLAGS) | FLAGS_ONE;
 	u->sregs.cs = cs;
 	u->sregs.ss = ss;
-	drop_privileged(&u->sregs.ds);
-	drop_privileged(&u->sregs.es);
-	drop_privileged(&u->sregs.fs);
-	drop_privileged(&u->sregs.gs);
 	return true;
 }
 

@@ -12,8 +12,10 @@
 
 /*
  * The instruction at RIP returns to user mode: do what it does (SDM 2A, IRET; 2B, SYSRET), accessed bits
- * of the descriptors included. made: false if it is none that is known here or would fault; nothing has
- * been changed then but accessed bits, which the CPU sets in the same case.
+ * of the descriptors included. Data segments stay as they are, though IRET should empty those that user
+ * code may not have: the hosts concerned do not, and made here or by KVM must come to the same. made:
+ * false if it is none that is known here or would fault; nothing has been changed then but accessed
+ * bits, which the CPU sets in the same case.
  */
 int vcpu_return_to_user(struct vcpu *v, bool *made, struct err *err);
 

@@ -18,6 +18,8 @@
 #define STEPS_MAX 300
 #define WALKS 4
 #define WALK_STEPS 150
+#define THROUGH 3
+#define THROUGH_STEPS 1500
 
 static struct recording rec;
 static uint64_t random_state = 41;
@@ -40,12 +42,17 @@ static struct state look(struct replay *r)
 	return s;
 }
 
-static struct state go_to(struct replay *r, struct position to)
+static void run_to(struct replay *r, struct position to)
 {
 	struct err err;
 
 	replay_set_target(r, to);
 	assert_ok(replay_run(r, &err), err);
+}
+
+static struct state go_to(struct replay *r, struct position to)
+{
+	run_to(r, to);
 	return look(r);
 }
 
@@ -191,6 +198,46 @@ static void test_stepping(void **state)
 	}
 }
 
+/*
+ * One replay steps through a boundary, another runs through it: they end in the same state. Over interrupts,
+ * system calls and page faults from user code, SSE state, self-made interrupt shadows, rewritten
+ * and assisted instructions.
+ */
+static void test_stepped_through(void **state)
+{
+	static const char *const guests[] = {"user", "sse", "paging", "shadows", "instrs", "strings"};
+
+	(void)state;
+	for (unsigned g = 0; g < ARRAY_SIZE(guests); g++) {
+		struct recording other;
+
+		record_guest(&other, guests[g], "", -1);
+		for (unsigned i = 0; i < THROUGH; i++) {
+			struct position at = {random_below(&random_state, other.boundaries - 2), 0};
+			struct replay_options options = {.has_target = true, .target = at};
+			struct replay stepped, run;
+			struct position next = {at.boundary + 1, 0};
+			struct state a, b;
+
+			open_replay(&stepped, &other, &options);
+			open_replay(&run, &other, &options);
+			run_to(&stepped, at);
+			while (stepped.machine->boundary == at.boundary && at.steps < THROUGH_STEPS) {
+				at.steps++;
+				run_to(&stepped, at);
+			}
+			if (stepped.machine->boundary == at.boundary)
+				run_to(&stepped, next);
+			a = look(&stepped);
+			b = go_to(&run, next);
+			assert_same(&a, &b);
+			replay_close(&stepped);
+			replay_close(&run);
+		}
+		recording_free(&other);
+	}
+}
+
 /* The first and the last place there is. */
 static void test_ends(void **state)
 {
@@ -235,6 +282,7 @@ int main(void)
 		cmocka_unit_test(test_same_from_scratch),
 		cmocka_unit_test(test_on_the_way),
 		cmocka_unit_test(test_stepping),
+		cmocka_unit_test(test_stepped_through),
 		cmocka_unit_test(test_ends),
 	};
 	int missing = kvm_missing("test_positions");
