@@ -17,7 +17,9 @@ ALL_LDFLAGS += -fsanitize=address,undefined
 endif
 
 base_SRC := base/err.c base/buf.c
-dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c
+dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c \
+	vmm/dev/virtio.c vmm/dev/disk.c vmm/dev/virtio_blk.c vmm/dev/virtio_rng.c vmm/dev/virtio_console.c \
+	vmm/dev/virtio_net.c
 vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
 	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_sse.c vmm/rewrite.c vmm/load.c vmm/load_elf.c \
 	vmm/load_linux.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
@@ -30,7 +32,7 @@ debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugge
 LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
-unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
+unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_virtio test_virtio_blk test_virtio_ports test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
 kvm_TESTS := test_probe test_divergence test_positions
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
