@@ -10,7 +10,7 @@ WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wsign-compare -Wconversion 
 CFLAGS ?= -O2 -g
 ALL_CFLAGS := -std=c17 -D_GNU_SOURCE $(WARN) $(CFLAGS) -I. -MMD -MP -pthread -I/usr/include/libdwarf
 ALL_LDFLAGS := -pthread $(LDFLAGS)
-LIBS := -lZydis -lzstd -lxxhash -lelf -ldwarf
+LIBS := -lZydis -lzstd -lxxhash -lelf -ldwarf -lslirp
 ifdef SAN
 ALL_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 ALL_LDFLAGS += -fsanitize=address,undefined
@@ -26,7 +26,7 @@ vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugger/cmd_run.c \
+debugger_SRC := debugger/options.c debugger/session.c debugger/net_user.c debugger/symbols.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
 
 LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/commands.h"
+#include "debugger/net_user.h"
 #include "debugger/session.h"
 #include "vmm/cpuid.h"
 #include "vmm/kick.h"
@@ -29,6 +30,7 @@ struct inputs {
 	struct input_fd file[INPUT_CHANNELS];
 	int fd[INPUT_CHANNELS];
 	unsigned n;
+	struct net_user *net;
 };
 
 static int add_input(struct inputs *in, unsigned channel, const char *path, struct err *err)
@@ -40,12 +42,20 @@ static int add_input(struct inputs *in, unsigned channel, const char *path, stru
 	return rc;
 }
 
-static int open_inputs(struct inputs *in, const struct options *o, struct err *err)
+static int open_inputs(struct inputs *in, const struct options *o, struct machine *m, struct err *err)
 {
 	int rc = add_input(in, INPUT_SERIAL, o->input, err);
 
 	for (unsigned i = 0; i < VIRTIO_CONSOLE_PORTS && rc == 0; i++)
 		rc = add_input(in, INPUT_PORT + i, o->port_input[i], err);
+	if (rc == 0 && o->machine.net) {
+		rc = net_user_create(&in->net, err);
+		if (rc < 0)
+			return rc;
+		in->source[in->n++] = net_user_source(in->net);
+		m->transmit = net_user_transmit;
+		m->transmit_ctx = in->net;
+	}
 	return rc;
 }
 
@@ -54,6 +64,7 @@ static void close_inputs(struct inputs *in)
 	for (unsigned i = 0; i < INPUT_CHANNELS; i++)
 		if (in->fd[i] >= 0)
 			close(in->fd[i]);
+	net_user_destroy(in->net);
 }
 
 static int begin_trace(struct trace_writer **w, const struct options *o, const struct machine *m,
@@ -96,7 +107,8 @@ static int run_guest(const struct options *o, bool record)
 	struct recorder_options ro = {.quantum = o->quantum,
 				      .time_rate = o->time_rate,
 				      .max_ns = o->max_ns,
-				      .realtime = o->realtime};
+				      /* The guest's patience with the network is counted in its own time. */
+				      .realtime = o->realtime || o->machine.net};
 	struct inputs inputs = {0};
 	struct trace_writer *w = NULL;
 	struct recorder *recorder = NULL;
@@ -120,7 +132,7 @@ static int run_guest(const struct options *o, bool record)
 	if (rc == 0)
 		rc = console_create(&console, m, o->until, o->port_output, &err);
 	if (rc == 0)
-		rc = open_inputs(&inputs, o, &err);
+		rc = open_inputs(&inputs, o, m, &err);
 	if (rc == 0 && record)
 		rc = begin_trace(&w, o, m, &image, ro.clock, &err);
 	if (rc < 0)

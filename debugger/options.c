@@ -42,6 +42,7 @@ enum {
 	OPT_DISK,
 	OPT_THIN,
 	OPT_RNG,
+	OPT_NET,
 	OPT_PORTS,
 	OPT_PORT_INPUT,
 	OPT_PORT_OUTPUT,
@@ -56,6 +57,7 @@ static const struct row rows[] = {
 	{"disk", "FILE", "image of a virtio disk; it is never written", TAKES_DISK, OPT_DISK},
 	{"thin", NULL, "of the disk keep only its hash in the trace", TAKES_OUTPUT, OPT_THIN},
 	{"rng", NULL, "a virtio entropy source, seeded", TAKES_GUEST, OPT_RNG},
+	{"net", "user", "a virtio network card behind a user-mode NAT; implies --realtime", TAKES_GUEST, OPT_NET},
 	{"ports", "N", "a virtio console with N ports (1 to 4); port 0 goes to standard output", TAKES_GUEST,
 	 OPT_PORTS},
 	{"port-input", "N:FILE", "input of port N", TAKES_GUEST, OPT_PORT_INPUT},
@@ -190,6 +192,11 @@ static int parse_device(int id, const char *arg, struct options *o, struct err *
 	case OPT_RNG:
 		o->machine.rng = true;
 		break;
+	case OPT_NET:
+		if (strcmp(arg, "user") != 0)
+			return err_set(err, EINVAL, "--net takes user, not \"%s\"", arg);
+		o->machine.net = true;
+		break;
 	case OPT_PORTS:
 		rc = parse_u64("ports", arg, 1, VIRTIO_CONSOLE_PORTS, &n, err);
 		o->machine.ports = (uint8_t)n;
@@ -277,6 +284,7 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		break;
 	case OPT_DISK:
 	case OPT_RNG:
+	case OPT_NET:
 	case OPT_PORTS:
 	case OPT_PORT_INPUT:
 	case OPT_PORT_OUTPUT:
