@@ -36,7 +36,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_devices tes
 	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
 kvm_TESTS := test_probe test_divergence test_positions
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
+SCRIPT_TESTS := tests/commands.sh tests/robustness.sh tests/virtio.sh examples/stale_pointer/session.sh \
 	examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 
