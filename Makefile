@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# hindsight: make, make demo, make test, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
+# hindsight: make, make demo, make test, make fuzz, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
 # CC=clang works as well. Everything built goes to build/ (build-san/ with SAN=1).
 
 CC ?= gcc
@@ -70,6 +70,7 @@ $(BUILD)/tests/bench: $(BUILD)/obj/tests/bench/bench.o $(LIB_OBJ)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 -include examples/guests.mk
+include tests/fuzz/fuzz.mk
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 .PHONY: tests
