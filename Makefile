@@ -36,8 +36,8 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_devices tes
 	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
 kvm_TESTS := test_probe test_divergence test_positions
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/robustness.sh tests/virtio.sh examples/stale_pointer/session.sh \
-	examples/irq_race/session.sh
+SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh \
+	examples/stale_pointer/session.sh examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 
 # Guests of the battery that each kind of host replays without fail; docs/determinism.md tells what is open:
@@ -89,7 +89,7 @@ test:
 	$(Q)scripts/deps.sh build test clang
 	$(Q)$(MAKE) --no-print-directory check-source
 	$(Q)$(MAKE) --no-print-directory all tests guests
-	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san tests-san
+	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all tests-san
 	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
 	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) $(TESTS) \
 		$(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) \
@@ -105,6 +105,15 @@ test-npt:
 		-f build/tests -f tests -f examples -- tests/npt.sh build/tests/test_probe \
 		examples/stale_pointer/session.sh "tests/battery.sh -r 4 -m 20 $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
+
+# The hostile guest for as long as one likes; make test has it for a short while.
+ACCESSES ?= 20000
+.PHONY: hostile
+hostile:
+	$(Q)scripts/deps.sh build clang
+	$(Q)$(MAKE) --no-print-directory guests
+	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all
+	$(Q)BUILD=$(BUILD) tests/hostile.sh -n $(ACCESSES) -t 86400
 
 .PHONY: bench
 bench:

@@ -94,7 +94,7 @@ static inline void virtio_add_queue(unsigned slot, unsigned n, struct virtio_que
 	static const unsigned regs[3] = {VIRTIO_REG_DESC, VIRTIO_REG_AVAIL, VIRTIO_REG_USED};
 	const uint64_t parts[3] = {(uint64_t)q->desc, (uint64_t)&q->avail, (uint64_t)&q->used};
 
-	memset(q, 0, sizeof(*q));
+	q->avail.flags = q->avail.index = q->used.flags = q->used.index = q->seen = 0;
 	*virtio_reg(slot, VIRTIO_REG_QUEUE_SEL) = n;
 	*virtio_reg(slot, VIRTIO_REG_QUEUE_NUM) = VIRTIO_QUEUE;
 	for (unsigned i = 0; i < 3; i++) {
