@@ -102,7 +102,7 @@ test-npt:
 	$(Q)scripts/deps.sh build test npt
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
-		-f build/tests -f tests -f examples -- tests/npt.sh build/tests/test_probe \
+		-f build/tests -f tests -f examples -- tests/npt.sh build/tests/test_probe "tests/virtio.sh -r 2" \
 		examples/stale_pointer/session.sh "tests/battery.sh -r 4 -m 20 $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 
