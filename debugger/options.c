@@ -61,7 +61,7 @@ static const struct row rows[] = {
 	{"ports", "N", "a virtio console with N ports (1 to 4); port 0 goes to standard output", TAKES_GUEST,
 	 OPT_PORTS},
 	{"port-input", "N:FILE", "input of port N", TAKES_GUEST, OPT_PORT_INPUT},
-	{"port-output", "FILE", "what port N from 1 on sends goes to FILE.N", TAKES_PORT_OUTPUT, OPT_PORT_OUTPUT},
+	{"port-output", "FILE", "what port N from 1 on sends goes to FILE.N; else nowhere", TAKES_PORT_OUTPUT, OPT_PORT_OUTPUT},
 	{"mem", "MIB", "guest RAM in MiB (64)", TAKES_GUEST, OPT_MEM},
 	{"input", "FILE", "serial input: a file, a FIFO, or - for standard input", TAKES_GUEST, OPT_INPUT},
 	{"seed", "N", "seed of the guest's entropy and of interrupt timing (0)", TAKES_GUEST, OPT_SEED},

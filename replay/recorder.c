@@ -117,6 +117,16 @@ static bool input_due(struct recorder *r, const struct machine *m)
 	return false;
 }
 
+/* Some source may yet have something for which the machine has room. A halted machine makes no more room, so without
+ * one of these no input can wake it. */
+static bool input_possible(const struct recorder *r, const struct machine *m)
+{
+	for (unsigned i = 0; i < r->sources; i++)
+		if (devices_room(m, r->source[i].channel))
+			return true;
+	return false;
+}
+
 /* Take what this source has and the machine has room for. *passed: vtime that passes before the first of it. */
 static int take_from(struct recorder *r, struct machine *m, struct input_source *s,
 		     enum input_when when, uint64_t *passed, struct err *err)
@@ -217,7 +227,7 @@ static void check_limits(struct recorder *r, struct machine *m)
 }
 
 /* Sleep until input, until `due` (host_ns; TIME_NEVER: none), or for a while. */
-static void sleep_for_input(struct recorder *r, uint64_t due)
+static void sleep_for_input(struct recorder *r, const struct machine *m, uint64_t due)
 {
 	uint64_t now = host_ns();
 	uint64_t wait = due == TIME_NEVER || due > now + SLEEP_NS ? SLEEP_NS
@@ -228,8 +238,12 @@ static void sleep_for_input(struct recorder *r, uint64_t due)
 	struct pollfd fds[WATCHED_FDS];
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < r->sources; i++)
-		n += r->source[i].watch(r->source[i].ctx, fds + n, WATCHED_FDS - n, &timeout_ms);
+	for (unsigned i = 0; i < r->sources; i++) {
+		const struct input_source *s = &r->source[i];
+
+		if (devices_room(m, s->channel))
+			n += s->watch(s->ctx, fds + n, WATCHED_FDS - n, &timeout_ms);
+	}
 	poll(fds, n, timeout_ms);
 }
 
@@ -241,7 +255,7 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 
 	check_limits(r, m);
 	/* Sleep only to keep real-time pace, or where input alone can wake the guest. */
-	if (m->end || (deadline == TIME_NEVER ? !r->sources : !r->o.realtime))
+	if (m->end || (deadline == TIME_NEVER ? !input_possible(r, m) : !r->o.realtime))
 		return 0;
 	if (r->w && r->log.len) {
 		rc = flush(r, err);
@@ -250,7 +264,7 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 	}
 	if (deadline != TIME_NEVER)
 		due = began + (uint64_t)((double)(deadline - m->vtime) / r->o.time_rate);
-	while (!m->end && host_ns() < due && (r->sources || deadline != TIME_NEVER)) {
+	while (!m->end && host_ns() < due && (deadline != TIME_NEVER || input_possible(r, m))) {
 		uint64_t passed = (uint64_t)((double)(host_ns() - began) * r->o.time_rate);
 
 		if (input_due(r, m)) {
@@ -264,7 +278,7 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 				return rc;
 			continue;
 		}
-		sleep_for_input(r, due);
+		sleep_for_input(r, m, due);
 		check_limits(r, m);
 	}
 	return 0;

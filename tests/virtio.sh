@@ -12,6 +12,7 @@ set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 
 failed_status=125
+halted=121
 limit=120 # seconds for any one command
 rounds=3
 
@@ -125,6 +126,14 @@ printf x | dd of="$tmp/other" bs=1 seek=100 conv=notrunc status=none
 hindsight verify --disk "$tmp/other" "$tmp/thin"
 check "thin: another image is refused" said 'is not the disk image that the trace was recorded with'
 check "thin: image untouched" image_untouched
+
+# Port 1 never gets a buffer from this guest: what might come there cannot wake it. (Its writer stays.)
+mkfifo "$tmp/silent"
+sleep 60 >"$tmp/silent" &
+writer=$!
+hindsight run --kernel "$guest" --ports 2 --port-input "1:$tmp/silent" --append echo=1 --max-seconds 50
+check "input that the guest cannot take: halted for good" is_status $halted
+kill $writer
 
 # Nothing but what was asked for is there.
 hindsight run --kernel "$guest"
