@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# hindsight: make, make demo, make test, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
+# hindsight: make, make demo, make test, make fuzz, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
 # CC=clang works as well. Everything built goes to build/ (build-san/ with SAN=1).
 
 CC ?= gcc
@@ -10,33 +10,35 @@ WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wsign-compare -Wconversion 
 CFLAGS ?= -O2 -g
 ALL_CFLAGS := -std=c17 -D_GNU_SOURCE $(WARN) $(CFLAGS) -I. -MMD -MP -pthread -I/usr/include/libdwarf
 ALL_LDFLAGS := -pthread $(LDFLAGS)
-LIBS := -lZydis -lzstd -lxxhash -lelf -ldwarf
+LIBS := -lZydis -lzstd -lxxhash -lelf -ldwarf -lslirp
 ifdef SAN
 ALL_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 ALL_LDFLAGS += -fsanitize=address,undefined
 endif
 
 base_SRC := base/err.c base/buf.c
-dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c
+dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c \
+	vmm/dev/virtio.c vmm/dev/disk.c vmm/dev/virtio_blk.c vmm/dev/virtio_rng.c vmm/dev/virtio_console.c \
+	vmm/dev/virtio_net.c
 vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/user_return.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
 	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_sse.c vmm/rewrite.c vmm/user_code.c vmm/load.c vmm/load_elf.c \
 	vmm/load_linux.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
-replay_SRC := replay/trace.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \
+replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugger/cmd_run.c \
+debugger_SRC := debugger/options.c debugger/session.c debugger/net_user.c debugger/symbols.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
 
 LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
-unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
+unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_virtio test_virtio_blk test_virtio_ports test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_multiboot test_symbols test_rewrite test_user_code test_paging test_assist
 kvm_TESTS := test_probe test_divergence test_positions
 bench_SRC := tests/bench/bench.c tests/bench/bench_loop.c
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
-	examples/irq_race/session.sh
+SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh \
+	examples/stale_pointer/session.sh examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 
 # Guests of the battery on the second kind of host; docs/determinism.md tells what is open there.
@@ -67,6 +69,7 @@ $(BUILD)/tests/bench: $(bench_SRC:%.c=$(BUILD)/obj/%.o) $(LIB_OBJ)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 -include examples/guests.mk
+include tests/fuzz/fuzz.mk
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 .PHONY: tests
@@ -85,7 +88,7 @@ test:
 	$(Q)scripts/deps.sh build test clang
 	$(Q)$(MAKE) --no-print-directory check-source
 	$(Q)$(MAKE) --no-print-directory all tests guests
-	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san tests-san
+	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all tests-san
 	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
 	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) $(TESTS) \
 		$(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) \
@@ -98,9 +101,18 @@ test-npt:
 	$(Q)scripts/deps.sh build test npt
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
-		-f build/tests -f tests -f examples -- tests/npt.sh build/tests/test_probe \
+		-f build/tests -f tests -f examples -- tests/npt.sh build/tests/test_probe "tests/virtio.sh -r 2" \
 		examples/stale_pointer/session.sh "tests/battery.sh -r 4 -m 20 $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
+
+# The hostile guest for as long as one likes; make test has it for a short while.
+ACCESSES ?= 20000
+.PHONY: hostile
+hostile:
+	$(Q)scripts/deps.sh build clang
+	$(Q)$(MAKE) --no-print-directory guests
+	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all
+	$(Q)BUILD=$(BUILD) tests/hostile.sh -n $(ACCESSES) -t 86400
 
 .PHONY: bench
 bench:

@@ -15,6 +15,8 @@ struct summary {
 
 static void print_event(const struct event *e)
 {
+	char channel[CHANNEL_NAME_MAX];
+
 	printf("  %12" PRIu64 "  %-8s", e->boundary, event_type_name(e->type));
 	switch (e->type) {
 	case EVENT_LANDMARK:
@@ -28,7 +30,8 @@ static void print_event(const struct event *e)
 		       e->digest.digest.memory);
 		break;
 	case EVENT_INPUT:
-		printf("  %u bytes%s\n", e->input.len,
+		event_channel_name(e->input.channel, channel);
+		printf("  %u bytes to %s%s\n", e->input.len, channel,
 		       e->input.when == INPUT_HALTED	  ? " while halted"
 		       : e->input.when == INPUT_AT_LANDMARK ? " at the landmark"
 							    : "");
@@ -101,8 +104,10 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 	       ", \"quantum_ns\": %" PRIu64 ", \"time_rate\": %g, \"cmdline\": ",
 	       tm->config.mem_size, tm->config.seed, tm->config.epoch, tm->quantum, tm->time_rate);
 	print_json_string(tm->cmdline);
-	printf(", \"kernel_bytes\": %" PRIu64 ", \"initrd_bytes\": %" PRIu64 "},\n \"host\": {\"cpu\": ",
-	       tm->kernel_size, tm->initrd_size);
+	printf(", \"kernel_bytes\": %" PRIu64 ", \"initrd_bytes\": %" PRIu64 ", \"disk_bytes\": %" PRIu64
+	       ", \"thin\": %s, \"rng\": %s, \"net\": %s, \"ports\": %u},\n \"host\": {\"cpu\": ",
+	       tm->kernel_size, tm->initrd_size, tm->disk_size, tm->thin ? "true" : "false",
+	       tm->config.rng ? "true" : "false", tm->config.net ? "true" : "false", tm->config.ports);
 	print_json_string(tm->host_cpu);
 	printf(", \"kernel\": ");
 	print_json_string(tm->host_kernel);
@@ -132,6 +137,8 @@ static void print_safe(const char *label, const char *s)
 static int print_text(const struct replay_file *f, const struct summary *sum, struct err *err)
 {
 	const struct trace_machine *tm = &f->tm;
+	struct machine_config config = tm->config;
+	char parameters[DEVICES_PARAMETERS_MAX];
 	struct machine *m;
 	size_t kinds[REWRITE_KINDS] = {0};
 	int rc;
@@ -139,8 +146,10 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 	printf("machine     %" PRIu64 " MiB, seed %" PRIu64 ", quantum %g ms, time rate %g, clock %s\n",
 	       tm->config.mem_size >> 20, tm->config.seed, (double)tm->quantum / (double)NSEC_PER_MSEC,
 	       tm->time_rate, clock_kind_name(tm->clock));
-	printf("files       kernel %" PRIu64 " bytes, initrd %" PRIu64 " bytes\n", tm->kernel_size,
-	       tm->initrd_size);
+	printf("files       kernel %" PRIu64 " bytes, initrd %" PRIu64 " bytes, disk %" PRIu64 " bytes%s\n",
+	       tm->kernel_size, tm->initrd_size, tm->disk_size, tm->thin ? ", of which the trace has the hash only" : "");
+	devices_parameters(&tm->config, parameters);
+	printf("virtio      %s\n", parameters[0] ? parameters : "nothing");
 	print_safe("cmdline", tm->cmdline);
 	print_safe("host", tm->host_cpu);
 	print_safe("host kernel", tm->host_kernel);
@@ -154,7 +163,8 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 		printf("end         none: the recorder was cut off after boundary %" PRIu64 "\n",
 		       sum->last.boundary);
 	/* What was rewritten follows from the kernel: load it once more. Needs a usable host. */
-	rc = machine_create(&m, &tm->config, &f->image, false, err);
+	config.disk = false; /* its image may be elsewhere */
+	rc = machine_create(&m, &config, &f->image, false, err);
 	if (rc < 0)
 		return rc;
 	for (size_t i = 0; i < m->sites.len; i++)

@@ -263,7 +263,7 @@ static int answer(const struct options *o, struct watch *w, const struct end *en
 
 int cmd_last_write(int argc, char **argv)
 {
-	unsigned takes = TAKES_FILE | TAKES_ADDRESS | TAKES_BEFORE | TAKES_CLOCK;
+	unsigned takes = TAKES_FILE | TAKES_ADDRESS | TAKES_BEFORE | TAKES_CLOCK | TAKES_DISK;
 	struct watch w = {0};
 	struct options o;
 	struct end end = {0};

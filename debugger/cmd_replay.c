@@ -10,7 +10,8 @@
 static void report_divergence(const struct session *s, const char *path)
 {
 	const struct divergence *d = replayer_divergence(s->replay.replayer);
-	struct replay_options as_replayed = {.clock = s->replay.options.clock};
+	struct replay_options as_replayed = {.clock = s->replay.options.clock,
+					     .disk = s->replay.options.disk};
 	struct divergence_site site;
 	struct err err = {0};
 
@@ -82,7 +83,7 @@ static int run(struct session *s, const struct options *o, bool verify, struct e
 
 static int command(int argc, char **argv, bool verify)
 {
-	unsigned takes = TAKES_FILE | TAKES_CLOCK | (verify ? 0 : TAKES_TO);
+	unsigned takes = TAKES_FILE | TAKES_CLOCK | TAKES_DISK | (verify ? 0 : TAKES_TO | TAKES_PORT_OUTPUT);
 	struct replay_options ro = {0};
 	struct session s;
 	struct options o;

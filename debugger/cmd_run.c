@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/commands.h"
+#include "debugger/net_user.h"
 #include "debugger/session.h"
 #include "vmm/cpuid.h"
 #include "vmm/kick.h"
@@ -23,6 +24,49 @@ static int open_input(const char *path, int *fd, struct err *err)
 	return 0;
 }
 
+/* Where the guest's input comes from; descriptors that are not open are -1. */
+struct inputs {
+	struct input_source source[INPUT_CHANNELS];
+	struct input_fd file[INPUT_CHANNELS];
+	int fd[INPUT_CHANNELS];
+	unsigned n;
+	struct net_user *net;
+};
+
+static int add_input(struct inputs *in, unsigned channel, const char *path, struct err *err)
+{
+	int rc = open_input(path, &in->fd[channel], err);
+
+	if (rc == 0 && in->fd[channel] >= 0)
+		in->source[in->n++] = input_fd_source(&in->file[channel], in->fd[channel], channel);
+	return rc;
+}
+
+static int open_inputs(struct inputs *in, const struct options *o, struct machine *m, struct err *err)
+{
+	int rc = add_input(in, INPUT_SERIAL, o->input, err);
+
+	for (unsigned i = 0; i < VIRTIO_CONSOLE_PORTS && rc == 0; i++)
+		rc = add_input(in, INPUT_PORT + i, o->port_input[i], err);
+	if (rc == 0 && o->machine.net) {
+		rc = net_user_create(&in->net, err);
+		if (rc < 0)
+			return rc;
+		in->source[in->n++] = net_user_source(in->net);
+		m->transmit = net_user_transmit;
+		m->transmit_ctx = in->net;
+	}
+	return rc;
+}
+
+static void close_inputs(struct inputs *in)
+{
+	for (unsigned i = 0; i < INPUT_CHANNELS; i++)
+		if (in->fd[i] >= 0)
+			close(in->fd[i]);
+	net_user_destroy(in->net);
+}
+
 static int begin_trace(struct trace_writer **w, const struct options *o, const struct machine *m,
 		       const struct guest_image *image, enum clock_kind clock, struct err *err)
 {
@@ -36,6 +80,7 @@ static int begin_trace(struct trace_writer **w, const struct options *o, const s
 		.host_cpu = cpu,
 		.host_kernel = (char *)m->caps.kernel,
 		.cpuid_hidden = m->caps.cpuid_honoured[1],
+		.thin = o->thin,
 	};
 	int rc;
 
@@ -62,8 +107,9 @@ static int run_guest(const struct options *o, bool record)
 	struct recorder_options ro = {.quantum = o->quantum,
 				      .time_rate = o->time_rate,
 				      .max_ns = o->max_ns,
-				      .input_fd = -1,
-				      .realtime = o->realtime};
+				      /* The guest's patience with the network is counted in its own time. */
+				      .realtime = o->realtime || o->machine.net};
+	struct inputs inputs = {0};
 	struct trace_writer *w = NULL;
 	struct recorder *recorder = NULL;
 	struct console *console = NULL;
@@ -72,8 +118,11 @@ static int run_guest(const struct options *o, bool record)
 	int status = STATUS_FAILED;
 	int rc = session_map_file(o->kernel, &image.kernel, &image.kernel_size, &err);
 
+	memset(inputs.fd, 0xff, sizeof(inputs.fd));
 	if (rc == 0 && o->initrd)
 		rc = session_map_file(o->initrd, &image.initrd, &image.initrd_size, &err);
+	if (rc == 0 && o->disk)
+		rc = session_map_file(o->disk, &image.disk, &image.disk_size, &err);
 	if (rc == 0)
 		rc = host_pin_thread(&err);
 	if (rc == 0)
@@ -81,9 +130,9 @@ static int run_guest(const struct options *o, bool record)
 	if (rc == 0)
 		rc = options_clock(o, &m->caps, &ro.clock, &err);
 	if (rc == 0)
-		rc = console_create(&console, m, o->until, &err);
+		rc = console_create(&console, m, o->until, o->port_output, &err);
 	if (rc == 0)
-		rc = open_input(o->input, &ro.input_fd, &err);
+		rc = open_inputs(&inputs, o, m, &err);
 	if (rc == 0 && record)
 		rc = begin_trace(&w, o, m, &image, ro.clock, &err);
 	if (rc < 0)
@@ -91,6 +140,8 @@ static int run_guest(const struct options *o, bool record)
 	m->output = console_output;
 	m->output_ctx = console;
 	ro.interrupted = session_catch_interrupts();
+	ro.sources = inputs.source;
+	ro.n_sources = inputs.n;
 	rc = recorder_create(&recorder, m, &ro, w, &err);
 	if (rc < 0)
 		goto out;
@@ -113,18 +164,20 @@ out:
 	recorder_destroy(recorder);
 	console_destroy(console);
 	machine_destroy(m);
-	if (ro.input_fd >= 0)
-		close(ro.input_fd);
+	close_inputs(&inputs);
 	if (image.kernel)
 		munmap((void *)image.kernel, image.kernel_size);
 	if (image.initrd)
 		munmap((void *)image.initrd, image.initrd_size);
+	if (image.disk)
+		munmap((void *)image.disk, image.disk_size);
 	return status;
 }
 
 static int command(int argc, char **argv, bool record)
 {
-	unsigned takes = TAKES_GUEST | TAKES_CLOCK | (record ? TAKES_OUTPUT : 0);
+	unsigned takes = TAKES_GUEST | TAKES_CLOCK | TAKES_DISK | TAKES_PORT_OUTPUT |
+			 (record ? TAKES_OUTPUT : 0);
 	struct options o;
 	struct err err = {0};
 

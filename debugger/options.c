@@ -39,6 +39,13 @@ enum {
 	OPT_EVENTS,
 	OPT_JSON,
 	OPT_PHYSICAL,
+	OPT_DISK,
+	OPT_THIN,
+	OPT_RNG,
+	OPT_NET,
+	OPT_PORTS,
+	OPT_PORT_INPUT,
+	OPT_PORT_OUTPUT,
 };
 
 static const struct row rows[] = {
@@ -47,6 +54,14 @@ static const struct row rows[] = {
 	 OPT_KERNEL},
 	{"initrd", "FILE", "initial RAM disk, or the module of a multiboot kernel", TAKES_GUEST, OPT_INITRD},
 	{"append", "TEXT", "kernel command line", TAKES_GUEST, OPT_APPEND},
+	{"disk", "FILE", "image of a virtio disk; it is never written", TAKES_DISK, OPT_DISK},
+	{"thin", NULL, "of the disk keep only its hash in the trace", TAKES_OUTPUT, OPT_THIN},
+	{"rng", NULL, "a virtio entropy source, seeded", TAKES_GUEST, OPT_RNG},
+	{"net", "user", "a virtio network card behind a user-mode NAT; implies --realtime", TAKES_GUEST, OPT_NET},
+	{"ports", "N", "a virtio console with N ports (1 to 4); port 0 goes to standard output", TAKES_GUEST,
+	 OPT_PORTS},
+	{"port-input", "N:FILE", "input of port N", TAKES_GUEST, OPT_PORT_INPUT},
+	{"port-output", "FILE", "what port N from 1 on sends goes to FILE.N; else nowhere", TAKES_PORT_OUTPUT, OPT_PORT_OUTPUT},
 	{"mem", "MIB", "guest RAM in MiB (64)", TAKES_GUEST, OPT_MEM},
 	{"input", "FILE", "serial input: a file, a FIFO, or - for standard input", TAKES_GUEST, OPT_INPUT},
 	{"seed", "N", "seed of the guest's entropy and of interrupt timing (0)", TAKES_GUEST, OPT_SEED},
@@ -152,6 +167,49 @@ static int parse_clock(const char *text, struct options *o, struct err *err)
 	return err_set(err, EINVAL, "--clock takes auto, emul or state, not \"%s\"", text);
 }
 
+static int parse_port_input(const char *text, struct options *o, struct err *err)
+{
+	unsigned port = (unsigned)(unsigned char)text[0] - '0';
+
+	if (port >= VIRTIO_CONSOLE_PORTS || text[1] != ':' || !text[2])
+		return err_set(err, EINVAL, "--port-input takes N:FILE with N from 0 to %d, not \"%s\"",
+			       VIRTIO_CONSOLE_PORTS - 1, text);
+	o->port_input[port] = text + 2;
+	return 0;
+}
+
+/* The option that names one of the devices that a machine need not have. */
+static int parse_device(int id, const char *arg, struct options *o, struct err *err)
+{
+	uint64_t n = 0;
+	int rc = 0;
+
+	switch (id) {
+	case OPT_DISK:
+		o->disk = arg;
+		o->machine.disk = true;
+		break;
+	case OPT_RNG:
+		o->machine.rng = true;
+		break;
+	case OPT_NET:
+		if (strcmp(arg, "user") != 0)
+			return err_set(err, EINVAL, "--net takes user, not \"%s\"", arg);
+		o->machine.net = true;
+		break;
+	case OPT_PORTS:
+		rc = parse_u64("ports", arg, 1, VIRTIO_CONSOLE_PORTS, &n, err);
+		o->machine.ports = (uint8_t)n;
+		break;
+	case OPT_PORT_INPUT:
+		rc = parse_port_input(arg, o, err);
+		break;
+	default:
+		o->port_output = arg;
+	}
+	return rc;
+}
+
 static int parse_one(int id, const char *arg, struct options *o, struct err *err)
 {
 	uint64_t n = 0;
@@ -221,6 +279,17 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 	case OPT_JSON:
 		o->json = true;
 		break;
+	case OPT_THIN:
+		o->thin = true;
+		break;
+	case OPT_DISK:
+	case OPT_RNG:
+	case OPT_NET:
+	case OPT_PORTS:
+	case OPT_PORT_INPUT:
+	case OPT_PORT_OUTPUT:
+		rc = parse_device(id, arg, o, err);
+		break;
 	default:
 		o->help = true;
 	}
@@ -254,6 +323,11 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 		return err_set(err, EINVAL, "give a guest with --kernel FILE; see hindsight %s --help", argv[0]);
 	if ((takes & TAKES_OUTPUT) && !o->output)
 		return err_set(err, EINVAL, "give the trace to write with -o FILE");
+	if (o->thin && !o->disk)
+		return err_set(err, EINVAL, "--thin is about the disk: give one with --disk FILE");
+	for (unsigned n = o->machine.ports; n < VIRTIO_CONSOLE_PORTS; n++)
+		if (o->port_input[n])
+			return err_set(err, EINVAL, "there is no port %u: have more with --ports %u", n, n + 1);
 	return 0;
 }
 

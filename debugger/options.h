@@ -27,7 +27,8 @@ enum clock_choice { CLOCK_CHOICE_AUTO, CLOCK_CHOICE_EMUL, CLOCK_CHOICE_STATE };
 
 struct options {
 	/* The guest. Paths are the caller's argv. */
-	const char *kernel, *initrd, *append, *input;
+	const char *kernel, *initrd, *append, *input, *disk;
+	const char *port_input[VIRTIO_CONSOLE_PORTS], *port_output;
 	struct machine_config machine;
 	uint64_t quantum;
 	double time_rate;
@@ -36,6 +37,7 @@ struct options {
 	bool realtime;
 	/* The trace. */
 	const char *output;
+	bool thin;
 	const char *file;
 	enum clock_choice clock;
 	bool has_to;
@@ -57,6 +59,8 @@ enum {
 	TAKES_BEFORE = 32,
 	TAKES_EVENTS = 64,
 	TAKES_ADDRESS = 128,
+	TAKES_DISK = 256,
+	TAKES_PORT_OUTPUT = 512,
 };
 
 /* Parse argv (argv[0] is the command's name). */

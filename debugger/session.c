@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <regex.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +17,18 @@
 /* Longest line that --until looks at; the rest of a longer one is looked at by itself. */
 #define LINE_MAX_LEN 512
 
+/* A line of one of the streams that go to standard output. */
+struct line {
+	char text[LINE_MAX_LEN];
+	size_t len;
+};
+
 struct console {
 	struct machine *m;
 	bool has_pattern;
 	regex_t pattern;
-	char line[LINE_MAX_LEN];
-	size_t len;
+	struct line serial, port;
+	FILE *files[VIRTIO_CONSOLE_PORTS]; /* of the ports from 1 on; NULL: their output is dropped */
 };
 
 /* A signal handler has nothing but globals. */
@@ -42,30 +49,57 @@ const volatile sig_atomic_t *session_catch_interrupts(void)
 	return &interrupted;
 }
 
-void console_output(void *ctx, enum dev_stream stream, uint8_t byte)
+static void show(struct console *c, struct line *l, uint8_t byte)
 {
-	struct console *c = ctx;
-
-	fputc(byte, stream == DEV_STREAM_SERIAL ? stdout : stderr);
-	if (stream != DEV_STREAM_SERIAL)
-		return;
+	fputc(byte, stdout);
 	if (byte == '\n') {
 		fflush(stdout);
-		c->len = 0;
+		l->len = 0;
 		return;
 	}
 	if (!c->has_pattern || byte == '\r' || !byte)
 		return;
-	if (c->len == sizeof(c->line) - 1)
-		c->len = 0;
-	c->line[c->len++] = (char)byte;
-	c->line[c->len] = 0;
-	if (regexec(&c->pattern, c->line, 0, NULL, 0) == 0)
+	if (l->len == sizeof(l->text) - 1)
+		l->len = 0;
+	l->text[l->len++] = (char)byte;
+	l->text[l->len] = 0;
+	if (regexec(&c->pattern, l->text, 0, NULL, 0) == 0)
 		machine_end(c->m, END_UNTIL, 0);
 }
 
-int console_create(struct console **out, struct machine *m, const char *pattern, struct err *err)
+void console_output(void *ctx, enum dev_stream stream, uint8_t byte)
 {
+	struct console *c = ctx;
+	unsigned port = (unsigned)stream - DEV_STREAM_PORT;
+
+	if (stream == DEV_STREAM_DEBUG)
+		fputc(byte, stderr);
+	else if (stream == DEV_STREAM_SERIAL)
+		show(c, &c->serial, byte);
+	else if (port == 0)
+		show(c, &c->port, byte);
+	else if (port < VIRTIO_CONSOLE_PORTS && c->files[port])
+		fputc(byte, c->files[port]);
+}
+
+static int open_files(struct console *c, const char *path, struct err *err)
+{
+	for (unsigned i = 1; path && i < VIRTIO_CONSOLE_PORTS; i++) {
+		char name[PATH_MAX];
+
+		snprintf(name, sizeof(name), "%s.%u", path, i);
+		c->files[i] = fopen(name, "we");
+		if (!c->files[i])
+			return err_sys(err, errno, "cannot create %s for the output of port %u", name, i);
+	}
+	return 0;
+}
+
+int console_create(struct console **out, struct machine *m, const char *pattern, const char *files,
+		   struct err *err)
+{
+	int code;
+
 	struct console *c = calloc(1, sizeof(*c));
 
 	if (!c)
@@ -83,6 +117,11 @@ int console_create(struct console **out, struct machine *m, const char *pattern,
 		}
 		c->has_pattern = true;
 	}
+	code = open_files(c, files, err);
+	if (code < 0) {
+		console_destroy(c);
+		return code;
+	}
 	*out = c;
 	return 0;
 }
@@ -93,6 +132,9 @@ void console_destroy(struct console *c)
 		return;
 	if (c->has_pattern)
 		regfree(&c->pattern);
+	for (unsigned i = 1; i < VIRTIO_CONSOLE_PORTS; i++)
+		if (c->files[i])
+			fclose(c->files[i]);
 	fflush(stdout);
 	free(c);
 }
@@ -127,8 +169,9 @@ int session_open(struct session *s, const struct options *o, const struct replay
 
 	*s = (struct session){0};
 	options.interrupted = session_catch_interrupts();
+	options.disk = o->disk;
 	if (rc == 0 && !quiet)
-		rc = console_create(&s->console, NULL, NULL, err);
+		rc = console_create(&s->console, NULL, NULL, o->port_output, err);
 	if (rc == 0)
 		rc = replay_open(&s->replay, o->file, o->clock != CLOCK_CHOICE_STATE, &options,
 				 quiet ? NULL : console_output, s->console, err);

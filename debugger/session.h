@@ -11,11 +11,14 @@
 #include "replay/recorder.h"
 #include "replay/replay.h"
 
-/* The guest's console: serial output to stdout, lines matched against --until. */
+/* The guest's console: output of the serial line and of port 0 to stdout, lines matched against --until; of the
+ * other ports to files. */
 struct console;
 
-/* pattern may be NULL; when it matches, the run of m (NULL: none) ends with END_UNTIL. */
-int console_create(struct console **c, struct machine *m, const char *pattern, struct err *err);
+/* pattern may be NULL; when it matches, the run of m (NULL: none) ends with END_UNTIL. What port N sends goes to
+ * "files.N"; nowhere if that is NULL. */
+int console_create(struct console **c, struct machine *m, const char *pattern, const char *files,
+		   struct err *err);
 void console_destroy(struct console *c);
 /* Suits machine.output; ctx is the console. */
 void console_output(void *ctx, enum dev_stream stream, uint8_t byte);

@@ -2,6 +2,7 @@
 #include "replay/event.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,10 @@
 
 /* Flag bits of the encoding. */
 #define LANDMARK_HAS_CLOCK 1u
+#define DEVICE_DISK 1u
+#define DEVICE_RNG 2u
+#define DEVICE_NET 4u
+#define DEVICE_DISK_THIN 8u
 #define END_AT_LANDMARK 1u
 #define END_HAS_DIGEST 2u
 
@@ -26,12 +31,18 @@ void trace_machine_encode(const struct trace_machine *tm, struct buf *out)
 	buf_put_u64(out, tm->config.mem_size);
 	buf_put_u64(out, tm->config.seed);
 	buf_put_u64(out, (uint64_t)tm->config.epoch);
+	buf_put_u8(out, (uint8_t)((tm->config.disk ? DEVICE_DISK : 0) |
+				  (tm->config.rng ? DEVICE_RNG : 0) |
+				  (tm->config.net ? DEVICE_NET : 0) | (tm->thin ? DEVICE_DISK_THIN : 0)));
+	buf_put_u8(out, tm->config.ports);
 	buf_put_u8(out, (uint8_t)tm->clock);
 	buf_put_u8(out, tm->cpuid_hidden);
 	buf_put_u64(out, tm->quantum);
 	buf_put_u64(out, rate);
 	buf_put_u64(out, tm->kernel_size);
 	buf_put_u64(out, tm->initrd_size);
+	buf_put_u64(out, tm->disk_size);
+	buf_put_u64(out, tm->disk_hash);
 	buf_put_str(out, tm->cmdline);
 	buf_put_str(out, tm->host_cpu);
 	buf_put_str(out, tm->host_kernel);
@@ -41,12 +52,18 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 {
 	struct reader in = reader_init(data, len);
 	uint64_t rate;
-	uint8_t clock;
+	uint8_t clock, devices;
 
 	*tm = (struct trace_machine){0};
 	tm->config.mem_size = reader_u64(&in);
 	tm->config.seed = reader_u64(&in);
 	tm->config.epoch = (int64_t)reader_u64(&in);
+	devices = reader_u8(&in);
+	tm->config.disk = devices & DEVICE_DISK;
+	tm->config.rng = devices & DEVICE_RNG;
+	tm->config.net = devices & DEVICE_NET;
+	tm->thin = devices & DEVICE_DISK_THIN;
+	tm->config.ports = reader_u8(&in);
 	clock = reader_u8(&in);
 	tm->cpuid_hidden = reader_u8(&in) != 0;
 	tm->quantum = reader_u64(&in);
@@ -54,6 +71,8 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	memcpy(&tm->time_rate, &rate, sizeof(rate));
 	tm->kernel_size = reader_u64(&in);
 	tm->initrd_size = reader_u64(&in);
+	tm->disk_size = reader_u64(&in);
+	tm->disk_hash = reader_u64(&in);
 	tm->cmdline = reader_str(&in, CMDLINE_MAX);
 	tm->host_cpu = reader_str(&in, NAME_MAX_LEN);
 	tm->host_kernel = reader_str(&in, NAME_MAX_LEN);
@@ -63,6 +82,9 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 		return err_set(err, EBADMSG, "the trace needs clock kind %u, which this hindsight does not know",
 			       clock);
 	tm->clock = (enum clock_kind)clock;
+	if (devices > (DEVICE_DISK | DEVICE_RNG | DEVICE_NET | DEVICE_DISK_THIN) ||
+	    tm->config.ports > VIRTIO_CONSOLE_PORTS || (tm->thin && !tm->config.disk))
+		return err_set(err, EBADMSG, "the trace's machine has devices that this hindsight does not know");
 	if (tm->config.mem_size < MEMORY_MIN || tm->config.mem_size > MEMORY_MAX ||
 	    tm->config.mem_size % PAGE_SIZE)
 		return err_set(err, EBADMSG, "the trace's machine description has an impossible memory size");
@@ -194,7 +216,8 @@ void event_encode(struct event_codec *c, const struct event *e, struct buf *out)
 		buf_put_u8(out, (uint8_t)e->input.when);
 		if (e->input.when == INPUT_HALTED)
 			buf_put_varint(out, e->input.vtime);
-		buf_put_u8(out, e->input.len);
+		buf_put_u8(out, e->input.channel);
+		buf_put_varint(out, e->input.len);
 		buf_put(out, e->input.bytes, e->input.len);
 		break;
 	case EVENT_TIME:
@@ -216,7 +239,7 @@ void event_encode(struct event_codec *c, const struct event *e, struct buf *out)
 
 int event_decode(struct event_codec *c, struct reader *in, struct event *e, struct err *err)
 {
-	uint64_t delta;
+	uint64_t delta, len;
 	uint8_t flags;
 
 	if (!in->failed && in->pos == in->len)
@@ -250,9 +273,12 @@ int event_decode(struct event_codec *c, struct reader *in, struct event *e, stru
 		e->input.when = (enum input_when)reader_u8(in);
 		if (e->input.when == INPUT_HALTED)
 			e->input.vtime = reader_varint(in);
-		e->input.len = reader_u8(in);
-		if (e->input.len > EVENT_INPUT_MAX || e->input.when > INPUT_AT_LANDMARK)
+		e->input.channel = reader_u8(in);
+		len = reader_varint(in);
+		if (!len || len > INPUT_MAX || e->input.channel >= INPUT_CHANNELS ||
+		    e->input.when > INPUT_AT_LANDMARK)
 			goto bad;
+		e->input.len = (uint16_t)len;
 		reader_get(in, e->input.bytes, e->input.len);
 		break;
 	case EVENT_TIME:
@@ -326,4 +352,14 @@ const char *event_type_name(enum event_type type)
 		return "time";
 	}
 	return "unknown";
+}
+
+void event_channel_name(unsigned channel, char name[CHANNEL_NAME_MAX])
+{
+	if (channel == INPUT_SERIAL)
+		snprintf(name, CHANNEL_NAME_MAX, "the serial line");
+	else if (channel == INPUT_NET)
+		snprintf(name, CHANNEL_NAME_MAX, "the network card");
+	else
+		snprintf(name, CHANNEL_NAME_MAX, "port %u", (channel - INPUT_PORT) % 256);
 }

@@ -23,7 +23,9 @@ struct trace_machine {
 	enum clock_kind clock;
 	uint64_t quantum;      /* ns; for information */
 	double time_rate;      /* vtime per host time at landmarks; for information */
-	uint64_t kernel_size, initrd_size;
+	uint64_t kernel_size, initrd_size, disk_size;
+	bool thin;             /* of the disk only the hash is in the trace */
+	uint64_t disk_hash;    /* XXH3-64 of the image, if thin */
 	char *cmdline;         /* owned */
 	char *host_cpu;        /* cpuid_host_signature, owned */
 	char *host_kernel;     /* uname release, owned; for information */
@@ -47,12 +49,11 @@ enum input_when {
 enum event_type {
 	EVENT_LANDMARK = 1, /* time passes at a place between boundaries */
 	EVENT_DIGEST = 2,   /* what the machine must look like after this boundary */
-	EVENT_INPUT = 3,    /* bytes for the serial line */
+	EVENT_INPUT = 3,    /* bytes arrive */
 	EVENT_END = 4,
 	EVENT_TIME = 5,     /* time passes right after the boundary */
 };
 
-#define EVENT_INPUT_MAX UART_FIFO
 #define REGS_COUNT 18 /* struct kvm_regs as 64-bit words, in its order */
 #define REGS_RFLAGS 17
 #define REGS_RIP 16
@@ -80,8 +81,9 @@ struct event {
 		struct {
 			enum input_when when;
 			uint64_t vtime; /* INPUT_HALTED only */
-			uint8_t len;
-			uint8_t bytes[EVENT_INPUT_MAX];
+			uint8_t channel; /* enum input_channel */
+			uint16_t len;    /* at least 1 */
+			uint8_t bytes[INPUT_MAX];
 		} input;
 		struct {
 			enum machine_end end;
@@ -112,5 +114,8 @@ uint32_t event_regs_hash(const struct kvm_regs *regs);
 bool event_landmark_has_regs(const struct event *e, const struct kvm_regs *regs);
 const char *event_reg_name(unsigned i);
 const char *event_type_name(enum event_type type);
+/* "the serial line", "the network card", "port 2". */
+#define CHANNEL_NAME_MAX 20
+void event_channel_name(unsigned channel, char name[CHANNEL_NAME_MAX]);
 
 #endif

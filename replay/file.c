@@ -4,15 +4,38 @@
 #include "vmm/cpuid.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-/* One of the guest's files, put together from its frames. */
+/* One of the guest's files, put together from its frames in a file of its own, so that long runs of zeros, which a
+ * disk image has, take no memory. */
 struct incoming {
-	uint8_t *data;
+	int fd;
 	uint64_t size, have;
 };
+
+/* Append bytes; whole blocks of zeros are left out. */
+static int append(struct incoming *in, const uint8_t *data, size_t len, struct err *err)
+{
+	static const uint8_t zeros[PAGE_SIZE];
+
+	while (len) {
+		size_t n = PAGE_SIZE - in->have % PAGE_SIZE;
+
+		n = n < len ? n : len;
+		if (memcmp(data, zeros, n) != 0 && pwrite(in->fd, data, n, (off_t)in->have) != (ssize_t)n)
+			return err_sys(err, errno ? errno : ENOSPC, "out of memory for the guest's files");
+		in->have += n;
+		data += n;
+		len -= n;
+	}
+	return 0;
+}
 
 static int take_file_frame(struct incoming *in, const uint8_t *data, size_t len, struct err *err)
 {
@@ -25,22 +48,76 @@ static int take_file_frame(struct incoming *in, const uint8_t *data, size_t len,
 	n = reader_left(&r);
 	if (r.failed || total != in->size || n > in->size - in->have)
 		return err_set(err, EBADMSG, "a file inside the trace has another size than announced");
+	if (in->fd < 0)
+		in->fd = memfd_create("guest-file", MFD_CLOEXEC);
+	if (in->fd < 0)
+		return err_sys(err, errno, "cannot create a memory file for the guest's files");
 	/* Grown as the bytes come, not by what a header claims. */
-	if (n) {
-		uint8_t *p = realloc(in->data, (size_t)in->have + n);
+	return append(in, reader_take(&r, n), n, err);
+}
 
-		if (!p)
-			return err_set(err, ENOMEM, "out of memory for the guest's files");
-		in->data = p;
-		reader_get(&r, in->data + in->have, n);
-		in->have += n;
+/* Map what came; NULL and 0 if nothing did. */
+static int finish_file(struct incoming *in, const uint8_t **data, size_t *size, struct err *err)
+{
+	void *p;
+
+	if (!in->have)
+		return 0;
+	p = ftruncate(in->fd, (off_t)in->have) < 0
+		    ? MAP_FAILED
+		    : mmap(NULL, in->have, PROT_READ, MAP_SHARED, in->fd, 0);
+	if (p == MAP_FAILED)
+		return err_sys(err, errno, "cannot map the guest's files");
+	*data = p;
+	*size = (size_t)in->have;
+	return 0;
+}
+
+static int check_sizes(const struct trace_machine *tm, struct err *err)
+{
+	if (tm->kernel_size > TRACE_FILE_MAX || tm->initrd_size > TRACE_FILE_MAX ||
+	    (tm->disk_size > TRACE_FILE_MAX && !tm->thin) || !tm->kernel_size ||
+	    tm->config.disk != (tm->disk_size > 0))
+		return err_set(err, EBADMSG, "the trace announces a guest file of impossible size");
+	return 0;
+}
+
+static int read_files(struct replay_file *f, struct incoming file[TRACE_FILES], struct err *err)
+{
+	uint64_t left = file[0].size + file[1].size + file[2].size;
+
+	while (left) {
+		enum trace_frame type;
+		const uint8_t *data;
+		struct incoming *in;
+		uint64_t before;
+		uint8_t which;
+		size_t len;
+		int rc = trace_reader_next(f->reader, &type, &data, &len, err);
+
+		if (rc == 0)
+			return err_set(err, EBADMSG,
+				       "the trace ends inside the guest's files: nothing to replay");
+		if (rc < 0)
+			return rc;
+		which = len ? data[0] : 0;
+		if (type != TRACE_FILE || which < TRACE_FILE_KERNEL || which > TRACE_FILE_DISK)
+			return err_set(err, EBADMSG,
+				       "the trace has a frame of type %u where a guest file belongs", type);
+		in = &file[which - TRACE_FILE_KERNEL];
+		before = in->have;
+		rc = take_file_frame(in, data, len, err);
+		if (rc < 0)
+			return rc;
+		left -= in->have - before;
 	}
 	return 0;
 }
 
 static int read_head(struct replay_file *f, struct err *err)
 {
-	struct incoming file[2] = {0};
+	struct incoming file[TRACE_FILES] = {{.fd = -1}, {.fd = -1}, {.fd = -1}};
+	struct guest_image *image = &f->image;
 	enum trace_frame type;
 	const uint8_t *data;
 	size_t len;
@@ -51,39 +128,69 @@ static int read_head(struct replay_file *f, struct err *err)
 	if (rc == 0 || type != TRACE_MACHINE)
 		return err_set(err, EBADMSG, "the trace ends before its machine description: nothing to replay");
 	rc = trace_machine_decode(data, len, &f->tm, err);
+	if (rc == 0)
+		rc = check_sizes(&f->tm, err);
 	if (rc < 0)
 		return rc;
-	if (f->tm.kernel_size > TRACE_FILE_MAX || f->tm.initrd_size > TRACE_FILE_MAX ||
-	    !f->tm.kernel_size)
-		return err_set(err, EBADMSG, "the trace announces a guest file of impossible size");
 	file[0].size = f->tm.kernel_size;
 	file[1].size = f->tm.initrd_size;
-	while (file[0].have < file[0].size || file[1].have < file[1].size) {
-		uint8_t which;
+	file[2].size = f->tm.thin ? 0 : f->tm.disk_size;
+	image->cmdline = f->tm.cmdline;
+	rc = read_files(f, file, err);
+	if (rc == 0)
+		rc = finish_file(&file[0], &image->kernel, &image->kernel_size, err);
+	if (rc == 0)
+		rc = finish_file(&file[1], &image->initrd, &image->initrd_size, err);
+	if (rc == 0)
+		rc = finish_file(&file[2], &image->disk, &image->disk_size, err);
+	for (unsigned i = 0; i < TRACE_FILES; i++)
+		if (file[i].fd >= 0)
+			close(file[i].fd);
+	return rc;
+}
 
-		rc = trace_reader_next(f->reader, &type, &data, &len, err);
-		if (rc == 0)
-			rc = err_set(err, EBADMSG, "the trace ends inside the guest's files: nothing to replay");
-		if (rc < 0)
-			break;
-		which = len ? data[0] : 0;
-		if (type != TRACE_FILE || which < TRACE_FILE_KERNEL || which > TRACE_FILE_INITRD) {
-			rc = err_set(err, EBADMSG, "the trace has a frame of type %u where a guest file belongs",
-				     type);
-			break;
-		}
-		rc = take_file_frame(&file[which - TRACE_FILE_KERNEL], data, len, err);
-		if (rc < 0)
-			break;
+static int map_disk(struct replay_file *f, const char *path, struct err *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	void *p;
+
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		int code = errno;
+
+		if (fd >= 0)
+			close(fd);
+		return err_sys(err, code, "cannot open the disk image %s", path);
 	}
-	f->kernel = file[0].data;
-	f->initrd = file[1].data;
-	f->image = (struct guest_image){.kernel = f->kernel,
-					.kernel_size = (size_t)file[0].have,
-					.initrd = f->initrd,
-					.initrd_size = (size_t)file[1].have,
-					.cmdline = f->tm.cmdline};
-	return rc < 0 ? rc : 0;
+	p = (uint64_t)st.st_size != f->tm.disk_size
+		    ? MAP_FAILED
+		    : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	if (p == MAP_FAILED)
+		return err_set(err, EINVAL,
+			       "%s has not the %" PRIu64 " bytes of the disk image that the trace was recorded with",
+			       path, f->tm.disk_size);
+	f->image.disk = p;
+	f->image.disk_size = (size_t)st.st_size;
+	return 0;
+}
+
+int replay_file_attach_disk(struct replay_file *f, const char *path, struct err *err)
+{
+	int rc;
+
+	if (!f->tm.thin && path)
+		return err_set(err, EINVAL, "the trace holds all that it needs: leave out --disk");
+	if (!f->tm.thin)
+		return 0;
+	if (!path)
+		return err_set(err, EINVAL,
+			       "the trace was recorded with --thin: give its disk image with --disk FILE");
+	rc = map_disk(f, path, err);
+	if (rc == 0 && XXH3_64bits(f->image.disk, f->image.disk_size) != f->tm.disk_hash)
+		return err_set(err, EINVAL, "%s is not the disk image that the trace was recorded with (%016" PRIx64 ")",
+			       path, f->tm.disk_hash);
+	return rc;
 }
 
 int replay_file_open(struct replay_file **out, const char *path, struct err *err)
@@ -104,14 +211,21 @@ int replay_file_open(struct replay_file **out, const char *path, struct err *err
 	return 0;
 }
 
+static void unmap(const uint8_t *data, size_t size)
+{
+	if (data)
+		munmap((void *)data, size);
+}
+
 void replay_file_close(struct replay_file *f)
 {
 	if (!f)
 		return;
 	trace_reader_close(f->reader);
 	trace_machine_free(&f->tm);
-	free(f->kernel);
-	free(f->initrd);
+	unmap(f->image.kernel, f->image.kernel_size);
+	unmap(f->image.initrd, f->image.initrd_size);
+	unmap(f->image.disk, f->image.disk_size);
 	free(f);
 }
 

@@ -5,10 +5,8 @@
 #include "vmm/paging.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Boundaries between two digests while the guest is busy: about 10 ms of exits. */
 #define DIGEST_EVERY 1024
@@ -28,6 +26,11 @@
 #define HEARTBEAT_NS NSEC_PER_SEC
 /* Longest sleep at HLT or for input before interruption and limits are looked at. */
 #define SLEEP_NS (50 * NSEC_PER_MSEC)
+
+/* Events of one channel at one place at most, so that a flood of frames does not keep the guest. */
+#define INPUT_BURST 64
+/* Descriptors that a sleep looks at. */
+#define WATCHED_FDS 64
 
 #define RFLAGS_IF (1u << 9)
 
@@ -59,10 +62,10 @@ struct recorder {
 	bool at_boundary;       /* the guest has not run since the last boundary */
 	bool at_landmark;       /* ... since the last landmark */
 
-	bool input_open;
+	struct input_source source[INPUT_CHANNELS]; /* those that can still give something */
+	unsigned sources;
 	bool input_waits;       /* a kick has seen input; take it at the next boundary */
 	bool time_waits;        /* a kick found time due where no landmark can be: let it pass there */
-	bool input_always;      /* regular file: always readable */
 };
 
 static int flush(struct recorder *r, struct err *err)
@@ -107,43 +110,66 @@ static int log_digest(struct recorder *r, struct machine *m, struct err *err)
 
 /* --- input ----------------------------------------------------------------------------------- */
 
-static bool input_ready(struct recorder *r, int timeout_ms)
+/* Some source has something for which the machine has room. */
+static bool input_due(struct recorder *r, const struct machine *m)
 {
-	struct pollfd p = {.fd = r->o.input_fd, .events = POLLIN};
+	for (unsigned i = 0; i < r->sources; i++) {
+		const struct input_source *s = &r->source[i];
 
-	if (!r->input_open)
-		return false;
-	return r->input_always || poll(&p, 1, timeout_ms) > 0;
+		if (devices_room(m, s->channel) && s->ready(s->ctx))
+			return true;
+	}
+	return false;
 }
 
-/* Take what the UART has room for. */
-static int take_input(struct recorder *r, struct machine *m, enum input_when when,
+/* Some source may yet have something for which the machine has room. A halted machine makes no more room, so without
+ * one of these no input can wake it. */
+static bool input_possible(const struct recorder *r, const struct machine *m)
+{
+	for (unsigned i = 0; i < r->sources; i++)
+		if (devices_room(m, r->source[i].channel))
+			return true;
+	return false;
+}
+
+/* Take what this source has and the machine has room for. *passed: vtime that passes before the first of it. */
+static int take_from(struct recorder *r, struct machine *m, struct input_source *s,
+		     enum input_when when, uint64_t *passed, struct err *err)
+{
+	for (unsigned i = 0; i < INPUT_BURST; i++) {
+		struct event e = {.type = EVENT_INPUT, .boundary = m->boundary};
+		size_t room = devices_room(m, s->channel);
+		int n = room ? s->take(s->ctx, e.input.bytes, room, err) : 0;
+
+		if (n <= 0)
+			return n;
+		machine_pass_time(m, *passed);
+		*passed = 0;
+		e.input.when = when;
+		e.input.vtime = m->vtime;
+		e.input.channel = (uint8_t)s->channel;
+		e.input.len = (uint16_t)n;
+		devices_receive(m, s->channel, e.input.bytes, (size_t)n);
+		r->counts.inputs++;
+		n = r->w ? log_event(r, &e, err) : 0;
+		if (n < 0)
+			return n;
+	}
+	return 0;
+}
+
+static int take_input(struct recorder *r, struct machine *m, enum input_when when, uint64_t passed,
 		      struct err *err)
 {
-	struct event e = {.type = EVENT_INPUT, .boundary = m->boundary};
-	size_t room = uart_room(&m->uart);
-	ssize_t n;
+	for (unsigned i = 0; i < r->sources; i++) {
+		int rc = take_from(r, m, &r->source[i], when, &passed, err);
 
-	if (room > EVENT_INPUT_MAX)
-		room = EVENT_INPUT_MAX;
-	if (!room || !input_ready(r, 0))
-		return 0;
-	n = read(r->o.input_fd, e.input.bytes, room);
-	if (n < 0 && (errno == EINTR || errno == EAGAIN))
-		return 0;
-	if (n < 0)
-		return err_sys(err, errno, "cannot read the guest's input");
-	if (n == 0) {
-		r->input_open = false;
-		return 0;
+		if (rc == -ENODATA)
+			r->source[i--] = r->source[--r->sources];
+		else if (rc < 0)
+			return rc;
 	}
-	e.input.len = (uint8_t)n;
-	e.input.when = when;
-	e.input.vtime = m->vtime;
-	uart_receive(&m->uart, e.input.bytes, (size_t)n);
-	devices_update_deadline(m);
-	r->counts.inputs++;
-	return r->w ? log_event(r, &e, err) : 0;
+	return 0;
 }
 
 /* Let the time by which the guest lags pass here, at a boundary. */
@@ -170,9 +196,9 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	r->leaving = 0;
 	r->at_boundary = true;
 	r->quiet_from = m->vcpu[0].free_ns;
-	if (r->input_waits || (halt && r->input_open)) {
+	if (r->input_waits || (halt && r->sources)) {
 		r->input_waits = false;
-		rc = take_input(r, m, INPUT_AT_BOUNDARY, err);
+		rc = take_input(r, m, INPUT_AT_BOUNDARY, 0, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -207,20 +233,24 @@ static void check_limits(struct recorder *r, struct machine *m)
 }
 
 /* Sleep until input, until `due` (host_ns; TIME_NEVER: none), or for a while. */
-static void sleep_for_input(struct recorder *r, uint64_t due)
+static void sleep_for_input(struct recorder *r, const struct machine *m, uint64_t due)
 {
 	uint64_t now = host_ns();
 	uint64_t wait = due == TIME_NEVER || due > now + SLEEP_NS ? SLEEP_NS
 			: due > now				  ? due - now
 								  : 0;
 
-	if (r->input_open && !r->input_always) {
-		input_ready(r, (int)((wait + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC));
-	} else {
-		struct timespec t = {0, (long)wait};
+	int timeout_ms = (int)((wait + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+	struct pollfd fds[WATCHED_FDS];
+	unsigned n = 0;
 
-		nanosleep(&t, NULL);
+	for (unsigned i = 0; i < r->sources; i++) {
+		const struct input_source *s = &r->source[i];
+
+		if (devices_room(m, s->channel))
+			n += s->watch(s->ctx, fds + n, WATCHED_FDS - n, &timeout_ms);
 	}
+	poll(fds, n, timeout_ms);
 }
 
 static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err *err)
@@ -231,7 +261,7 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 
 	check_limits(r, m);
 	/* Sleep only to keep real-time pace, or where input alone can wake the guest. */
-	if (m->end || (deadline == TIME_NEVER ? !r->input_open : !r->o.realtime))
+	if (m->end || (deadline == TIME_NEVER ? !input_possible(r, m) : !r->o.realtime))
 		return 0;
 	if (r->w && r->log.len) {
 		rc = flush(r, err);
@@ -240,19 +270,21 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 	}
 	if (deadline != TIME_NEVER)
 		due = began + (uint64_t)((double)(deadline - m->vtime) / r->o.time_rate);
-	while (!m->end && host_ns() < due && (r->input_open || deadline != TIME_NEVER)) {
+	while (!m->end && host_ns() < due && (deadline != TIME_NEVER || input_possible(r, m))) {
 		uint64_t passed = (uint64_t)((double)(host_ns() - began) * r->o.time_rate);
 
-		if (r->input_open && uart_room(&m->uart) && input_ready(r, 0)) {
+		if (input_due(r, m)) {
+			uint64_t inputs = r->counts.inputs;
+
 			/* Before the deadline, so that the replayer can tell what came first. */
-			if (deadline != TIME_NEVER && passed < deadline - m->vtime)
-				machine_pass_time(m, passed);
-			rc = take_input(r, m, INPUT_HALTED, err);
-			if (rc < 0 || r->input_open)
+			if (deadline == TIME_NEVER || passed >= deadline - m->vtime)
+				passed = 0;
+			rc = take_input(r, m, INPUT_HALTED, passed, err);
+			if (rc < 0 || r->counts.inputs != inputs)
 				return rc;
 			continue;
 		}
-		sleep_for_input(r, due);
+		sleep_for_input(r, m, due);
 		check_limits(r, m);
 	}
 	return 0;
@@ -373,8 +405,7 @@ static uint64_t next_quantum(struct recorder *r)
 static int try_land(struct recorder *r, struct machine *m, bool entry, struct err *err)
 {
 	bool due = m->vtime + r->lag >= m->deadline ||
-		   (r->input_open && uart_room(&m->uart) && input_ready(r, 0)) || m->end ||
-		   m->vcpu[0].free_ns - r->quiet_from >= HEARTBEAT_NS;
+		   input_due(r, m) || m->end || m->vcpu[0].free_ns - r->quiet_from >= HEARTBEAT_NS;
 	enum place place;
 	uint64_t advance = r->lag;
 	int rc;
@@ -413,7 +444,7 @@ static int try_land(struct recorder *r, struct machine *m, bool entry, struct er
 	r->at_landmark = true;
 	/* A guest that polls memory for what its interrupt handler stores never comes to a boundary. */
 	r->input_waits = false;
-	return take_input(r, m, INPUT_AT_LANDMARK, err);
+	return take_input(r, m, INPUT_AT_LANDMARK, 0, err);
 }
 
 static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct err *err)
@@ -470,13 +501,8 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	r->o = *options;
 	r->w = w;
 	r->jitter = m->config.seed;
-	r->input_open = options->input_fd >= 0;
-	if (r->input_open) {
-		struct pollfd p = {.fd = options->input_fd, .events = POLLIN};
-		off_t seekable = lseek(options->input_fd, 0, SEEK_CUR);
-
-		r->input_always = seekable >= 0 && poll(&p, 1, 0) > 0;
-	}
+	for (unsigned i = 0; i < options->n_sources && i < INPUT_CHANNELS; i++)
+		r->source[r->sources++] = options->sources[i];
 	rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
 	if (rc < 0) {
 		free(r);
@@ -547,8 +573,14 @@ int recorder_write_head(struct trace_writer *w, struct trace_machine *tm,
 
 	tm->kernel_size = image->kernel_size;
 	tm->initrd_size = image->initrd_size;
+	tm->disk_size = image->disk_size;
+	if (tm->thin)
+		tm->disk_hash = XXH3_64bits(image->disk, image->disk_size);
 	if (image->kernel_size > TRACE_FILE_MAX || image->initrd_size > TRACE_FILE_MAX)
 		return err_set(err, EFBIG, "a kernel or initrd over 1 GiB does not fit into a trace");
+	if (image->disk_size > TRACE_FILE_MAX && !tm->thin)
+		return err_set(err, EFBIG,
+			       "a disk image over 1 GiB does not fit into a trace; record with --thin and keep the image");
 	trace_machine_encode(tm, &b);
 	rc = b.failed ? err_set(err, ENOMEM, "out of memory")
 		      : trace_writer_frame(w, TRACE_MACHINE, b.data, b.len, err);
@@ -557,6 +589,8 @@ int recorder_write_head(struct trace_writer *w, struct trace_machine *tm,
 		rc = write_file(w, TRACE_FILE_KERNEL, image->kernel, image->kernel_size, err);
 	if (rc == 0)
 		rc = write_file(w, TRACE_FILE_INITRD, image->initrd, image->initrd_size, err);
+	if (rc == 0 && !tm->thin)
+		rc = write_file(w, TRACE_FILE_DISK, image->disk, image->disk_size, err);
 	return rc;
 }
 

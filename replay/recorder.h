@@ -7,6 +7,7 @@
 #define REPLAY_RECORDER_H
 
 #include "replay/event.h"
+#include "replay/input.h"
 #include "replay/trace.h"
 #include "vmm/machine.h"
 
@@ -17,7 +18,9 @@ struct recorder_options {
 	uint64_t quantum;     /* ns of host time between looks at whether the guest lags behind */
 	double time_rate;     /* vtime per host time at landmarks */
 	uint64_t max_ns;      /* host time limit; 0: none */
-	int input_fd;         /* serial input, read without blocking where possible; -1: none */
+	/* Where input comes from, one source a channel at most. Copied; what they point to stays in use. */
+	const struct input_source *sources;
+	unsigned n_sources;
 	bool realtime;        /* at HLT, sleep until the deadline is due by host time */
 	const volatile sig_atomic_t *interrupted; /* set by the user's Ctrl-C; may be NULL */
 };

@@ -30,6 +30,8 @@ static int set_up(struct replay *r, struct err *err)
 	int rc = replay_file_open(&r->file, r->path, err);
 
 	if (rc == 0)
+		rc = replay_file_attach_disk(r->file, r->options.disk, err);
+	if (rc == 0)
 		rc = machine_create(&r->machine, &r->file->tm.config, &r->file->image, true, err);
 	if (rc < 0)
 		return rc;

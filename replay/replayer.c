@@ -153,10 +153,13 @@ static int give_input(struct replayer *r, struct err *err)
 {
 	struct event *e = &r->next;
 
-	if (uart_room(&r->m->uart) < e->input.len)
-		return DIVERGED(r, err, "the serial port has no room for input that it took when recorded");
-	uart_receive(&r->m->uart, e->input.bytes, e->input.len);
-	devices_update_deadline(r->m);
+	if (devices_room(r->m, e->input.channel) < e->input.len) {
+		char name[CHANNEL_NAME_MAX];
+
+		event_channel_name(e->input.channel, name);
+		return DIVERGED(r, err, "%s has no room for input that it took when recorded", name);
+	}
+	devices_receive(r->m, e->input.channel, e->input.bytes, e->input.len);
 	r->counts.inputs++;
 	return event_done(r, err);
 }
@@ -246,14 +249,23 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err *err)
 {
 	struct replayer *r = ctx;
+	bool given = false;
 
-	if (next_is(r, EVENT_INPUT) && r->next.input.when == INPUT_HALTED &&
-	    r->next.input.vtime < deadline) {
+	/* All that came at one time: the first of it may have woken the guest. */
+	while (next_is(r, EVENT_INPUT) && r->next.input.when == INPUT_HALTED &&
+	       r->next.input.vtime < deadline && (!given || r->next.input.vtime == m->vtime)) {
+		int rc;
+
 		if (r->next.input.vtime < m->vtime)
 			return DIVERGED(r, err, "time has passed further than when input came");
 		machine_pass_time(m, r->next.input.vtime - m->vtime);
-		return give_input(r, err);
+		rc = give_input(r, err);
+		if (rc < 0)
+			return rc;
+		given = true;
 	}
+	if (given)
+		return 0;
 	if (r->o.interrupted && *r->o.interrupted)
 		machine_end(m, END_INTERRUPTED, 0);
 	impose_end(r);
@@ -272,7 +284,7 @@ static int land(struct replayer *r, struct err *err)
 	r->counts.landmarks++;
 	machine_land(m, advance);
 	rc = event_done(r, err);
-	if (rc == 0 && next_is(r, EVENT_INPUT) && r->next.input.when == INPUT_AT_LANDMARK)
+	while (rc == 0 && next_is(r, EVENT_INPUT) && r->next.input.when == INPUT_AT_LANDMARK)
 		rc = give_input(r, err);
 	if (rc == 0)
 		impose_end(r);

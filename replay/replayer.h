@@ -16,8 +16,7 @@
 struct replay_file {
 	struct trace_reader *reader;
 	struct trace_machine tm;
-	uint8_t *kernel, *initrd;
-	struct guest_image image; /* points into the above */
+	struct guest_image image; /* its files are mapped, and unmapped by replay_file_close */
 	/* Position in the events. */
 	struct reader frame;
 	struct event_codec codec;
@@ -27,6 +26,9 @@ struct replay_file {
 /* -EBADMSG with what is damaged. */
 int replay_file_open(struct replay_file **f, const char *path, struct err *err);
 void replay_file_close(struct replay_file *f);
+/* Before the machine is made: the disk image at `path` for a trace that has only its hash, NULL for one that needs
+ * none. -EINVAL if it is the other way round, or another image. */
+int replay_file_attach_disk(struct replay_file *f, const char *path, struct err *err);
 /* The next event: 1, 0 at the end of what is whole, negative on damage. */
 int replay_file_next(struct replay_file *f, struct event *e, struct err *err);
 /* Whether the recorder was cut off before it wrote its end; known after replay_file_next gave 0. */
@@ -61,6 +63,7 @@ struct replay_options {
 	struct replay_fault fault;
 	double caution; /* factor on the margin before landmarks; 0: 1 */
 	const volatile sig_atomic_t *interrupted; /* ends the run; may be NULL */
+	const char *disk; /* image for a trace that has only its hash; else NULL */
 	/* Watched memory; len 0: none. */
 	gpa_t watch;
 	uint64_t watch_len;

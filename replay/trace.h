@@ -15,12 +15,12 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-#define TRACE_VERSION 1
+#define TRACE_VERSION 3
 #define TRACE_HEADER_SIZE 32
 #define TRACE_FRAME_SIZE 32
 /* No frame holds more than this before compression, so a reader needs no more at once. */
 #define TRACE_FRAME_RAW_MAX (1u << 20)
-/* Largest kernel or initrd that a trace may carry. */
+/* Largest kernel, initrd or disk image that a trace may carry. */
 #define TRACE_FILE_MAX (1ull << 30)
 
 enum trace_frame {
@@ -31,7 +31,8 @@ enum trace_frame {
 };
 
 /* First byte of a TRACE_FILE frame. */
-enum { TRACE_FILE_KERNEL = 1, TRACE_FILE_INITRD = 2 };
+enum { TRACE_FILE_KERNEL = 1, TRACE_FILE_INITRD = 2, TRACE_FILE_DISK = 3 };
+#define TRACE_FILES 3
 
 struct trace_writer;
 

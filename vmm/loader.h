@@ -27,6 +27,10 @@ struct guest_image {
 	const uint8_t *initrd; /* NULL if none */
 	size_t initrd_size;
 	const char *cmdline;   /* never NULL */
+	/* Not the loaders' business: what the block device holds, if the machine has one. Stays in use as
+	 * long as the machine. */
+	const uint8_t *disk;
+	size_t disk_size;
 };
 
 /* A run of executable bytes as loaded: what the rewriter decodes. */

@@ -122,6 +122,7 @@ int machine_create(struct machine **out, const struct machine_config *config,
 	m->vcpu[0].fd = m->vcpu[0].stats_fd = -1;
 	/* Zero is a fixed point of the generator. */
 	m->entropy = config->seed * 0x9e3779b97f4a7c15ull + 0x2545f4914f6cdd1dull;
+	m->dev_entropy = config->seed * 0xd1342543de82ef95ull + 0x9fb21c651e98df25ull;
 	rc = host_probe(&m->caps, false, err);
 	if (rc < 0)
 		goto fail;
@@ -134,7 +135,9 @@ int machine_create(struct machine **out, const struct machine_config *config,
 	rc = vcpu_create(&m->vcpu[0], m->kvm_fd, m->vm_fd, &m->caps, m->mem, err);
 	if (rc < 0)
 		goto fail;
-	devices_init(m);
+	rc = devices_init(m, image, err);
+	if (rc < 0)
+		goto fail;
 	rc = load(m, image, err);
 	if (rc < 0)
 		goto fail;
@@ -149,6 +152,7 @@ void machine_destroy(struct machine *m)
 {
 	if (!m)
 		return;
+	devices_destroy(m);
 	vcpu_destroy(&m->vcpu[0]);
 	memory_destroy(m->mem);
 	rewrite_sites_free(&m->sites);
@@ -211,15 +215,14 @@ static void note_history(struct machine *m, uint64_t what, uint64_t data)
 	m->io_history = h ^ (h >> 32);
 }
 
-/* xorshift64* (Vigna 2016): the guest's randomness needs to be repeatable, not secret. */
-static uint64_t next_entropy(struct machine *m)
+uint64_t machine_next_entropy(uint64_t *state)
 {
-	uint64_t x = m->entropy;
+	uint64_t x = *state;
 
 	x ^= x >> 12;
 	x ^= x << 25;
 	x ^= x >> 27;
-	m->entropy = x;
+	*state = x;
 	return x * 0x2545f4914f6cdd1dull;
 }
 
@@ -300,7 +303,7 @@ static int rewritten(struct machine *m, struct vcpu *v, enum rewrite_kind kind, 
 		if (paging_read(m->mem, &sregs, GVA(r->rip - sizeof(before)), before,
 				sizeof(before)) < 0)
 			break; /* the guest made the IN itself at a page's edge: nothing to answer */
-		value = next_entropy(m);
+		value = machine_next_entropy(&m->entropy);
 		answer_random(r, kind, rewrite_destination(before), value);
 		break;
 	}
@@ -348,14 +351,26 @@ static int boundary_io(struct machine *m, struct vcpu *v, struct err *err)
 static void boundary_mmio(struct machine *m, struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
-	uint64_t value = 0;
+	/* 1 to 8, of any alignment: what crosses a page or is longer comes in pieces. */
+	unsigned size = run->mmio.len <= 8 ? run->mmio.len : 8;
+	uint64_t offset, value = 0;
+	const struct device *d = devices_find_mapped(m, GPA(run->mmio.phys_addr), size, &offset);
 
 	m->vtime += CHARGE_MMIO;
-	/* Nothing lives outside RAM: reads give ones, as an open bus does. */
-	if (!run->mmio.is_write)
-		memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
-	memcpy(&value, run->mmio.data, run->mmio.len <= 8 ? run->mmio.len : 8);
+	if (run->mmio.is_write) {
+		memcpy(&value, run->mmio.data, size);
+		if (d)
+			d->ops->mmio_write(d->state, offset, size, value);
+	} else {
+		/* Where nothing lives reads give ones, as an open bus does. */
+		uint64_t answer = d ? d->ops->mmio_read(d->state, offset, size) : UINT64_MAX;
+
+		memcpy(run->mmio.data, &answer, sizeof(answer));
+		memcpy(&value, &answer, size);
+	}
 	note_history(m, run->mmio.phys_addr << 1 | run->mmio.is_write, value);
+	if (d)
+		devices_update_deadline(m);
 }
 
 static void boundary_msr(struct machine *m, struct vcpu *v)

@@ -10,21 +10,38 @@
 #include "base/err.h"
 #include "vmm/caps.h"
 #include "vmm/dev/devices.h"
+#include "vmm/dev/virtio_devices.h"
 #include "vmm/loader.h"
 #include "vmm/memory.h"
 #include "vmm/rewrite.h"
 #include "vmm/vcpu.h"
 
 #define MACHINE_VCPUS 1
-#define MACHINE_DEVICES 8
+#define MACHINE_DEVICES 12
 #define MACHINE_PORT_RANGES 24
 
 /* All that decides what the guest sees, besides its files. Kept in the trace. */
 struct machine_config {
 	uint64_t mem_size;  /* bytes */
-	uint64_t seed;      /* of RDRAND and RDSEED */
+	uint64_t seed;      /* of RDRAND and RDSEED, of the entropy device, of the network card's address */
 	int64_t epoch;      /* date of the RTC at vtime 0, seconds since 1970 UTC */
+	/* Devices that are there only if asked for. */
+	bool disk;          /* with the image of struct guest_image */
+	bool rng;
+	bool net;
+	uint8_t ports;      /* of the virtio console; 0: no such device */
 };
+
+/* Where input enters the machine. Port n of the console is INPUT_PORT plus n. */
+enum input_channel {
+	INPUT_SERIAL,
+	INPUT_NET,
+	INPUT_PORT,
+	INPUT_CHANNELS = INPUT_PORT + VIRTIO_CONSOLE_PORTS
+};
+
+/* Bytes that enter at one time at most, by whatever channel. */
+#define INPUT_MAX VIRTIO_NET_FRAME_MAX
 
 enum machine_end {
 	END_NONE,
@@ -77,6 +94,11 @@ struct port_range {
 	const struct device *device;
 };
 
+struct mapped_range {
+	struct mmio_range range;
+	const struct device *device;
+};
+
 struct machine {
 	struct machine_config config;
 	struct host_caps caps;
@@ -94,17 +116,24 @@ struct machine {
 	struct rtc rtc;
 	struct i8042 i8042;
 	struct debugport debugport;
+	struct virtio_blk blk;
+	struct virtio_rng rng;
+	struct virtio_console console;
+	struct virtio_net net;
 	struct device device[MACHINE_DEVICES];
 	unsigned devices;
 	struct port_range ports[MACHINE_PORT_RANGES];
 	unsigned port_ranges;
+	struct mapped_range mapped[VIRTIO_SLOTS];
+	unsigned mapped_ranges;
 	uint64_t deadline; /* vtime of the next device event that can raise an enabled line */
 
 	/* State that the guest can see or that sums up its history. */
 	uint64_t vtime;      /* ns */
 	uint64_t boundary;   /* boundaries handled so far */
 	uint64_t io_history; /* running hash over all boundaries: kind, address, data */
-	uint64_t entropy;    /* state of the seeded generator */
+	uint64_t entropy;    /* state of the seeded generator behind RDRAND and RDSEED */
+	uint64_t dev_entropy; /* ... and of the devices' own, so that neither depends on the other's use */
 	uint64_t tsc_offset;
 	uint64_t tsc_aux;
 	bool halted;         /* stands at a HLT */
@@ -124,6 +153,9 @@ struct machine {
 	/* Receives the guest's serial and debug output; may be NULL. */
 	void (*output)(void *ctx, enum dev_stream stream, uint8_t byte);
 	void *output_ctx;
+	/* Receives the frames that the guest sends; may be NULL. */
+	void (*transmit)(void *ctx, const uint8_t *frame, size_t len);
+	void *transmit_ctx;
 };
 
 /* Make the machine, load the image and enter the first state. digests: memory_digest will be used. */
@@ -149,12 +181,26 @@ static inline bool machine_interrupt_waits(const struct machine *m)
 	return pic_pending(&m->pic);
 }
 
+/* xorshift64* (Vigna 2016): the guest's randomness needs to be repeatable, not secret. */
+uint64_t machine_next_entropy(uint64_t *state);
+
 /* devices.c */
-void devices_init(struct machine *m);
+int devices_init(struct machine *m, const struct guest_image *image, struct err *err);
+void devices_destroy(struct machine *m);
 const struct device *devices_find_port(const struct machine *m, uint16_t port);
+/* The device that answers at all of [gpa, gpa+len), and the offset of gpa in its range; else NULL. */
+const struct device *devices_find_mapped(const struct machine *m, gpa_t gpa, unsigned len,
+					 uint64_t *offset);
 /* Let every device see the new vtime and find the next deadline. */
 void devices_tick(struct machine *m);
 void devices_update_deadline(struct machine *m);
+/* How many bytes the channel can take now; changes nothing. Of a network frame, the longest that fits. */
+size_t devices_room(const struct machine *m, unsigned channel);
+/* Bytes arrive: 1 to devices_room of them, for the network one frame. */
+void devices_receive(struct machine *m, unsigned channel, const uint8_t *bytes, size_t n);
+/* What a Linux kernel's command line must say of the machine's devices, parameters separated by spaces. */
+#define DEVICES_PARAMETERS_MAX (VIRTIO_SLOTS * VIRTIO_PARAMETER_MAX)
+void devices_parameters(const struct machine_config *config, char out[DEVICES_PARAMETERS_MAX]);
 
 /* state.c */
 struct machine_digest {

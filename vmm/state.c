@@ -19,6 +19,7 @@ int machine_walk(struct machine *m, struct walker *w, struct err *err)
 	walk_u64(w, "boundary", &m->boundary);
 	walk_u64(w, "io_history", &m->io_history);
 	walk_u64(w, "entropy", &m->entropy);
+	walk_u64(w, "dev_entropy", &m->dev_entropy);
 	walk_u64(w, "tsc_offset", &m->tsc_offset);
 	walk_u64(w, "tsc_aux", &m->tsc_aux);
 	walk_bool(w, "halted", &m->halted);

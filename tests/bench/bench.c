@@ -157,7 +157,7 @@ static int run_guest(const struct guest *g, const char *path, struct cost *cost,
 		     struct outcome *outcome, struct err *err)
 {
 	const struct machine_config config = {.mem_size = MEM_SIZE, .epoch = EPOCH};
-	struct recorder_options ro = {.quantum = QUANTUM_NS, .time_rate = 1, .input_fd = -1};
+	struct recorder_options ro = {.quantum = QUANTUM_NS, .time_rate = 1};
 	struct recorder *recorder = NULL;
 	struct trace_writer *w = NULL;
 	struct machine *m = NULL;

@@ -103,8 +103,12 @@ static inline void record_guest(struct recording *rec, const char *guest, const 
 {
 	struct guest_image image = {.cmdline = cmdline};
 	struct machine_config config = {.mem_size = RECORDING_MEM, .seed = 3};
-	struct recorder_options options = {
-		.quantum = RECORDING_QUANTUM, .time_rate = 1, .input_fd = input_fd};
+	struct input_fd input;
+	struct input_source source = input_fd_source(&input, input_fd, INPUT_SERIAL);
+	struct recorder_options options = {.quantum = RECORDING_QUANTUM,
+					   .time_rate = 1,
+					   .sources = &source,
+					   .n_sources = input_fd >= 0};
 	struct trace_machine tm = {.config = config,
 				   .quantum = RECORDING_QUANTUM,
 				   .time_rate = 1,

@@ -65,7 +65,11 @@ static inline void board_request(void *ctx, enum dev_request what, uint32_t code
 
 static inline void board_init(struct board *b, int64_t epoch)
 {
-	struct dev_env env = {b, board_now, board_irq, board_output, board_request};
+	struct dev_env env = {.ctx = b,
+			      .now = board_now,
+			      .irq = board_irq,
+			      .output = board_output,
+			      .request = board_request};
 
 	*b = (struct board){0};
 	pic_init(&b->pic);

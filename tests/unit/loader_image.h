@@ -182,7 +182,11 @@ struct run {
 static inline struct run load_with(const struct buf *file, uint64_t ram, const char *cmdline,
 				   const void *initrd, size_t initrd_size)
 {
-	struct guest_image image = {file->data, file->len, initrd, initrd_size, cmdline};
+	struct guest_image image = {.kernel = file->data,
+				    .kernel_size = file->len,
+				    .initrd = initrd,
+				    .initrd_size = initrd_size,
+				    .cmdline = cmdline};
 	/* What KVM gives for a fresh vCPU, as far as it must survive. */
 	struct kvm_sregs reset = {.apic_base = 0xfee00900, .cr0 = 0x60000010};
 	struct run r = {0};
@@ -348,7 +352,11 @@ static inline void survive(struct buf file, uint64_t seed)
 	assert_int_equal(memory_create(&mem, -1, RAM, false, NULL), 0);
 	for (int i = 0; i < DAMAGES; i++) {
 		struct buf b = damaged(&file, &seed);
-		struct guest_image image = {b.data, b.len, data, i % 2 ? sizeof(data) : 0, "x=y"};
+		struct guest_image image = {.kernel = b.data,
+					    .kernel_size = b.len,
+					    .initrd = data,
+					    .initrd_size = i % 2 ? sizeof(data) : 0,
+					    .cmdline = "x=y"};
 		struct guest_entry entry;
 		struct err err = {""};
 

@@ -90,7 +90,8 @@ static inline struct event random_event(uint64_t *state, uint64_t *boundary, str
 		e.input.when = (enum input_when)random_below(state, INPUT_AT_LANDMARK + 1);
 		if (e.input.when == INPUT_HALTED)
 			e.input.vtime = random_value(state);
-		e.input.len = (uint8_t)random_below(state, EVENT_INPUT_MAX + 1);
+		e.input.channel = (uint8_t)random_below(state, INPUT_CHANNELS);
+		e.input.len = (uint16_t)(1 + random_below(state, random_below(state, 4) ? 16 : INPUT_MAX));
 		for (unsigned i = 0; i < e.input.len; i++)
 			e.input.bytes[i] = (uint8_t)random_u64(state);
 		break;
@@ -141,7 +142,7 @@ static inline bool same_event(const struct event *a, const struct event *b)
 		       same_digest(&a->digest.digest, &b->digest.digest);
 	case EVENT_INPUT:
 		return a->input.when == b->input.when && a->input.vtime == b->input.vtime &&
-		       a->input.len == b->input.len &&
+		       a->input.channel == b->input.channel && a->input.len == b->input.len &&
 		       memcmp(a->input.bytes, b->input.bytes, a->input.len) == 0;
 	case EVENT_TIME:
 		return a->time.advance == b->time.advance;

@@ -65,8 +65,9 @@ static void assert_sane(const struct event *e, uint64_t last_boundary)
 	assert_in_range(e->type, EVENT_LANDMARK, EVENT_TIME);
 	assert_true(e->boundary >= last_boundary);
 	if (e->type == EVENT_INPUT) {
-		assert_true(e->input.len <= EVENT_INPUT_MAX);
+		assert_true(e->input.len && e->input.len <= INPUT_MAX);
 		assert_in_range(e->input.when, INPUT_AT_BOUNDARY, INPUT_AT_LANDMARK);
+		assert_in_range(e->input.channel, 0, INPUT_CHANNELS - 1);
 	}
 	if (e->type == EVENT_END)
 		assert_in_range(e->end.end, END_NONE + 1, END_COUNT - 1);
@@ -238,12 +239,15 @@ static void test_landmark_size(void **state)
 static struct trace_machine some_machine(void)
 {
 	return (struct trace_machine){
-		.config = {.mem_size = 64ull << 20, .seed = UINT64_MAX, .epoch = -1},
+		.config = {.mem_size = 64ull << 20, .seed = UINT64_MAX, .epoch = -1, .disk = true, .ports = 3},
 		.clock = CLOCK_EMUL,
 		.quantum = 5000000,
 		.time_rate = 0.1,
 		.kernel_size = 123456,
 		.initrd_size = 7,
+		.disk_size = 512,
+		.thin = true,
+		.disk_hash = 0x123456789abcdef0,
 		.cmdline = (char *)"console=ttyS0 \xff\x01 quiet",
 		.host_cpu = (char *)"AuthenticAMD family 25 model 97",
 		.host_kernel = (char *)"",
@@ -269,6 +273,10 @@ static void test_machine_identity(void **state)
 	assert_memory_equal(&out.time_rate, &in.time_rate, sizeof(in.time_rate));
 	assert_int_equal(out.kernel_size, in.kernel_size);
 	assert_int_equal(out.initrd_size, in.initrd_size);
+	assert_int_equal(out.disk_size, in.disk_size);
+	assert_true(out.disk_hash == in.disk_hash);
+	assert_true(out.thin && out.config.disk && !out.config.rng && !out.config.net);
+	assert_int_equal(out.config.ports, in.config.ports);
 	assert_string_equal(out.cmdline, in.cmdline);
 	assert_string_equal(out.host_cpu, in.host_cpu);
 	assert_string_equal(out.host_kernel, in.host_kernel);
@@ -322,6 +330,12 @@ static void test_machine_refused(void **state)
 	refuse_changed(&tm);
 	tm = some_machine();
 	tm.clock = (enum clock_kind)77;
+	refuse_changed(&tm);
+	tm = some_machine();
+	tm.config.ports = VIRTIO_CONSOLE_PORTS + 1;
+	refuse_changed(&tm);
+	tm = some_machine();
+	tm.config.disk = false; /* but its image is elsewhere */
 	refuse_changed(&tm);
 	tm = some_machine();
 	assert_non_null(line);

@@ -109,7 +109,9 @@ static void finish_elf(struct fixture *f)
 
 static void run(struct fixture *f, unsigned class)
 {
-	struct guest_image image = {(const uint8_t *)&f->elf, sizeof(f->elf), NULL, 0, ""};
+	struct guest_image image = {.kernel = (const uint8_t *)&f->elf,
+				    .kernel_size = sizeof(f->elf),
+				    .cmdline = ""};
 	struct text_range text = {GVA(TEXT_GVA), GPA(TEXT_GPA), f->size, ".text"};
 	struct err err;
 
@@ -359,7 +361,7 @@ static void test_ports(void **state)
 static void test_errors(void **state)
 {
 	struct fixture *f = *state;
-	struct guest_image image = {(const uint8_t *)"", 0, NULL, 0, ""};
+	struct guest_image image = {.kernel = (const uint8_t *)"", .cmdline = ""};
 	struct text_range text = {GVA(0), GPA(MEMORY_MIN - 1), 2, "outside"};
 	struct err err;
 

@@ -12,6 +12,8 @@
 
 #include "tests/unit/some_trace.h"
 
+#include <sys/stat.h>
+
 #define DAMAGES 10000
 #define HOSTILE 3000
 
@@ -63,6 +65,81 @@ static void test_large_files(void **state)
 	assert_int_equal(f->image.initrd_size, 0);
 	replay_file_close(f);
 	free(kernel);
+}
+
+#define DISK_SIZE (5u << 20)
+
+/* A trace whose guest has this disk; from the file that it is in if thin. */
+static void write_disk_trace(const uint8_t *disk, bool thin)
+{
+	struct trace_machine tm = some_machine();
+	struct guest_image image = {.kernel = good.kernel,
+				    .kernel_size = sizeof(good.kernel),
+				    .disk = disk,
+				    .disk_size = DISK_SIZE};
+	struct trace_writer *w;
+	struct err err;
+
+	tm.config.disk = true;
+	tm.thin = thin;
+	assert_int_equal(trace_writer_create(&w, file_path, &err), 0);
+	assert_int_equal(recorder_write_head(w, &tm, &image, &err), 0);
+	assert_int_equal(trace_writer_close(w, &err), 0);
+}
+
+static int attach(const char *path, struct replay_file **f, struct err *err)
+{
+	assert_int_equal(replay_file_open(f, file_path, err), 0);
+	return replay_file_attach_disk(*f, path, err);
+}
+
+static void test_disk(void **state)
+{
+	uint8_t *disk = calloc(1, DISK_SIZE);
+	char path[64];
+	struct replay_file *f;
+	struct err err;
+	struct stat st;
+	int fd = memfd_create("disk", MFD_CLOEXEC);
+
+	(void)state;
+	assert_non_null(disk);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	/* Data at the start, the end, and over the border of two frames; zeros between. */
+	memset(disk, 1, 10000);
+	memset(disk + DISK_SIZE - 3, 2, 3);
+	for (unsigned i = 0; i < 20000; i++)
+		disk[TRACE_FRAME_RAW_MAX - 10000 + i] = (uint8_t)(i * i >> 3);
+	write_disk_trace(disk, false);
+	assert_int_equal(stat(file_path, &st), 0);
+	assert_true(st.st_size < 40000);
+	assert_int_equal(attach(NULL, &f, &err), 0);
+	assert_int_equal(f->image.disk_size, DISK_SIZE);
+	assert_memory_equal(f->image.disk, disk, DISK_SIZE);
+	replay_file_close(f);
+	assert_int_equal(attach(path, &f, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "leave out --disk"));
+	replay_file_close(f);
+
+	/* Thin: the image must come from elsewhere, and be the same. */
+	write_disk_trace(disk, true);
+	assert_int_equal(stat(file_path, &st), 0);
+	assert_true(st.st_size < 2000);
+	assert_int_equal(attach(NULL, &f, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "give its disk image with --disk FILE"));
+	replay_file_close(f);
+	assert_int_equal(attach(path, &f, &err), -EINVAL); /* empty */
+	replay_file_close(f);
+	assert_int_equal(pwrite(fd, disk, DISK_SIZE, 0), DISK_SIZE);
+	assert_int_equal(attach(path, &f, &err), 0);
+	assert_memory_equal(f->image.disk, disk, DISK_SIZE);
+	replay_file_close(f);
+	assert_int_equal(pwrite(fd, "x", 1, 4321), 1);
+	assert_int_equal(attach(path, &f, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "is not the disk image"));
+	replay_file_close(f);
+	close(fd);
+	free(disk);
 }
 
 static void test_truncation_at_every_byte(void **state)
@@ -295,6 +372,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_large_files),
+		cmocka_unit_test(test_disk),
 		cmocka_unit_test(test_truncation_at_every_byte),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_hostile_content),

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+/* timing: independent */
+/*
+ * Means harm to whoever models its devices: accesses=N random reads and writes of ports, MMIO registers and
+ * virtio rings. Only what would end the run is left out (exit and reset ports), and DMA into the guest's own
+ * code. Now and then a device is set up as a driver would, since a device that is not in use ignores most.
+ */
+#include "virtio.h"
+
+#define QUEUES 10
+/* Memory that nothing else uses, and from where no request reaches anything else, since none is longer than a
+ * few MiB. */
+#define ARENA (32UL << 20)
+#define ARENA_SIZE (1UL << 20)
+
+static struct virtio_queue *const queues = (struct virtio_queue *)ARENA;
+static uint64_t state;
+
+static uint64_t rnd(uint64_t below)
+{
+	return (xorshift64(&state) >> 16) % below;
+}
+
+/* An address for rings and buffers: mostly in the arena, else where no RAM is or just at its end. */
+static uint64_t address(void)
+{
+	switch (rnd(8)) {
+	case 0:
+		return guest_ram_bytes() - rnd(64);
+	case 1:
+		return xorshift64(&state) | 1UL << 63;
+	case 2:
+		return VIRTIO_BASE + rnd(0x8000);
+	default:
+		return ARENA + rnd(ARENA_SIZE);
+	}
+}
+
+static uint32_t value(void)
+{
+	switch (rnd(4)) {
+	case 0:
+		return (uint32_t)rnd(16);
+	case 1:
+		return 1u << rnd(32);
+	case 2:
+		return (uint32_t)rnd(256) << rnd(25);
+	default:
+		return (uint32_t)xorshift64(&state);
+	}
+}
+
+/* --- Ports ------------------------------------------------------------------------------------------- */
+
+static bool is_forbidden(uint16_t port, unsigned size)
+{
+	/* Exit, i8042 commands (some reset), fast reset, reset control. */
+	static const uint16_t ends[] = {EXIT_PORT, 0x64, 0x92, 0xcf9};
+
+	for (unsigned i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (port <= ends[i] && ends[i] - port < (int)size)
+			return true;
+	/* Reads there are what instructions were rewritten to, and change other registers. */
+	return size == 4 && port >= 0x28 && port <= 0x36;
+}
+
+/* A request that waits while interrupts are off makes every instruction slow, so that the rest would take for
+ * ever. From whatever state the pair is in: ICW1 to ICW4, then OCW1 (8259A data sheet). */
+static void mask_all(void)
+{
+	static const uint8_t words[] = {0x20, 0x04, 0x01, 0xff};
+
+	for (uint16_t chip = PIC_MASTER; chip <= PIC_SLAVE; chip += PIC_SLAVE - PIC_MASTER) {
+		outb(chip, 0x11);
+		for (unsigned i = 0; i < sizeof(words); i++)
+			outb(chip + 1, words[i]);
+	}
+}
+
+static void port_access(void)
+{
+	static const uint16_t bases[] = {0x20, 0xa0, 0x40, 0x60, 0x70, 0x4d0, 0x3f8, 0xe8, 0x90, 0xcf8};
+	uint16_t port = rnd(16) ? (uint16_t)(bases[rnd(sizeof(bases) / sizeof(bases[0]))] + rnd(10))
+				: (uint16_t)rnd(0x10000);
+	unsigned size = 1u << rnd(3);
+	bool write = rnd(2);
+
+	if (is_forbidden(port, size))
+		return;
+	if (write && size == 1)
+		outb(port, (uint8_t)value());
+	else if (write && size == 2)
+		outw(port, (uint16_t)value());
+	else if (write)
+		outl(port, value());
+	else if (size == 1)
+		inb(port);
+	else if (size == 2)
+		inw(port);
+	else
+		inl(port);
+	if ((port & 0xff7e) == PIC_MASTER || port + 3 == PIC_MASTER)
+		mask_all();
+}
+
+/* --- Registers ------------------------------------------------------------------------------------- */
+
+static void register_write(unsigned slot)
+{
+	static const uint16_t known[] = {0x14, 0x20, 0x24, 0x30, 0x38, 0x44, 0x50, 0x50, 0x50, 0x64, 0x70};
+
+	/* The address of a queue's part is one of ours: it will be written through. */
+	if (rnd(4) == 0) {
+		static const uint16_t parts[] = {VIRTIO_REG_DESC, VIRTIO_REG_AVAIL, VIRTIO_REG_USED};
+		uint64_t a = address() & ~(rnd(4) ? 15UL : 0);
+		unsigned reg = parts[rnd(3)];
+
+		*virtio_reg(slot, reg) = (uint32_t)a;
+		*virtio_reg(slot, reg + 4) = (uint32_t)(a >> 32);
+		return;
+	}
+	*virtio_reg(slot, known[rnd(sizeof(known) / sizeof(known[0]))]) = rnd(2) ? value() : (uint32_t)rnd(12);
+}
+
+/* Any place of the page in any size, but for writes to the addresses of queues. */
+static void register_access(unsigned slot)
+{
+	uint64_t page = VIRTIO_BASE + slot * VIRTIO_PAGE;
+	uint64_t at = page + (rnd(4) ? rnd(0x140) : rnd(VIRTIO_PAGE - 8));
+	bool write = rnd(2) && (at - page < 0x78 || at - page >= 0xb0);
+
+	switch (rnd(4)) {
+	case 0:
+		if (write)
+			*(volatile uint8_t *)at = (uint8_t)value();
+		else
+			(void)*(volatile uint8_t *)at;
+		break;
+	case 1:
+		if (write)
+			*(volatile uint16_t *)at = (uint16_t)value();
+		else
+			(void)*(volatile uint16_t *)at;
+		break;
+	case 2:
+		if (write)
+			*(volatile uint32_t *)at = value();
+		else
+			(void)*(volatile uint32_t *)at;
+		break;
+	default:
+		if (write)
+			*(volatile uint64_t *)at = xorshift64(&state);
+		else
+			(void)*(volatile uint64_t *)at;
+	}
+}
+
+/* --- Rings ----------------------------------------------------------------------------------------- */
+
+static void set_up(unsigned slot)
+{
+	virtio_begin(slot, *virtio_reg(slot, 0x10) & value());
+	for (unsigned i = 0; i < QUEUES; i++)
+		virtio_add_queue(slot, i, &queues[i]);
+	virtio_go(slot);
+}
+
+/* A chain of a few descriptors, right in most of its parts, then a notification. */
+static void chain(unsigned slot)
+{
+	unsigned queue = (unsigned)rnd(QUEUES), n = 1 + (unsigned)rnd(4), first = (unsigned)rnd(VIRTIO_QUEUE);
+	struct virtio_queue *q = &queues[queue];
+
+	for (unsigned i = 0; i < n; i++) {
+		struct virtio_desc *d = &q->desc[(first + i) % VIRTIO_QUEUE];
+		uint32_t type[4] = {(uint32_t)rnd(9), 0, (uint32_t)rnd(300), 0};
+
+		d->addr = address();
+		d->len = rnd(8) ? (uint32_t)rnd(2) * 496 + 16 : value();
+		d->flags = (uint16_t)((i + 1 < n ? VIRTIO_NEXT : 0) | (i && rnd(4) ? VIRTIO_WRITE : 0));
+		d->next = (uint16_t)((first + i + 1) % VIRTIO_QUEUE);
+		if (i == 0 && d->addr >= ARENA && d->addr < ARENA + ARENA_SIZE)
+			memcpy((void *)d->addr, type, sizeof(type));
+		if (rnd(32) == 0)
+			d->flags = (uint16_t)rnd(0x10000);
+		if (rnd(32) == 0)
+			d->next = (uint16_t)rnd(0x10000);
+	}
+	virtio_offer(q, rnd(32) ? first : (unsigned)rnd(0x10000));
+	if (rnd(32) == 0)
+		q->avail.index = (uint16_t)rnd(0x10000);
+	virtio_notify(slot, queue);
+}
+
+static void scribble(void)
+{
+	uint8_t *p = (uint8_t *)queues + rnd(QUEUES * sizeof(struct virtio_queue));
+
+	*p = (uint8_t)value();
+}
+
+void guest_main(void)
+{
+	uint64_t accesses = cmdline_get_u64("accesses", 20000);
+
+	state = random_seed();
+	irq_disable();
+	virtio_map();
+	for (uint64_t i = 0; i < accesses; i++) {
+		unsigned slot = (unsigned)rnd(VIRTIO_SLOTS);
+
+		if (rnd(200) == 0)
+			set_up(slot);
+		switch (rnd(16)) {
+		case 0:
+		case 1:
+		case 2:
+		case 3:
+		case 4:
+			chain(slot);
+			break;
+		case 5:
+		case 6:
+			register_write(slot);
+			break;
+		case 7:
+		case 8:
+			register_access(slot);
+			break;
+		case 9:
+			scribble();
+			break;
+		default:
+			port_access();
+		}
+	}
+	serial_init();
+	kprintf("\nhostile: %lu accesses\n", accesses);
+}
