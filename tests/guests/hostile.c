@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-/* timing: independent */
 /*
  * Means harm to whoever models its devices: accesses=N random reads and writes of ports, MMIO registers and
  * virtio rings. Only what would end the run is left out (exit and reset ports), and DMA into the guest's own
