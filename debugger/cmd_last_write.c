@@ -25,6 +25,8 @@ struct hit {
 	gpa_t gpa;
 	unsigned len;
 	uint64_t old, now;
+	const char *device; /* whose DMA it was, NULL for a store of the guest */
+	bool input;       /* the DMA of what came from outside: no instruction asked for it */
 	uint64_t rip;     /* of the instruction, or behind it if `behind` */
 	bool behind;
 	struct position at;
@@ -65,6 +67,8 @@ static int on_store(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint6
 			       .len = len,
 			       .old = old,
 			       .now = now,
+			       .device = m->dma ? (m->accessed ? m->accessed->ops->name : "a device") : NULL,
+			       .input = m->dma && !m->accessed,
 			       .rip = vcpu_regs(&m->vcpu[0])->rip,
 			       .behind = true};
 	return 0;
@@ -173,14 +177,20 @@ static void print_hit(const struct options *o, const struct watch *w, const stru
 	const struct hit *h = &w->last;
 	char where[256];
 
-	symbols_format(symbols, GVA(h->behind ? h->rip - 1 : h->rip), where, sizeof(where));
+	if (h->input)
+		snprintf(where, sizeof(where), "which received input");
+	else
+		symbols_format(symbols, GVA(h->behind ? h->rip - 1 : h->rip), where, sizeof(where));
 	printf("==================================================================\n"
 	       "HINDSIGHT: last write to 0x%" PRIx64 ", %" PRIu64 " bytes\n"
-	       "Write of size %u at addr 0x%" PRIx64 " (physical 0x%" PRIx64 ") by %s\n\n"
+	       "Write of size %u at addr 0x%" PRIx64 " (physical 0x%" PRIx64 ") by %s%s%s\n\n"
 	       "Value:\n was 0x%0*" PRIx64 ", became 0x%0*" PRIx64 "\n\n",
-	       o->address.v, o->length, h->len, o->address.v + (h->gpa.v - w->gpa.v), h->gpa.v, where,
+	       o->address.v, o->length, h->len, o->address.v + (h->gpa.v - w->gpa.v), h->gpa.v,
+	       h->device ? h->device : "", h->device ? h->input ? ", " : ", asked by " : "", where,
 	       (int)h->len * 2, h->old, (int)h->len * 2, h->now);
-	if (h->behind)
+	if (h->input)
+		printf("Position %" PRIu64, h->boundary);
+	else if (h->behind)
 		printf("Position %" PRIu64 " and some instructions (cannot be stepped to on this host)",
 		       h->boundary);
 	else
@@ -189,7 +199,7 @@ static void print_hit(const struct options *o, const struct watch *w, const stru
 	       (double)h->vtime / (double)NSEC_PER_SEC, end->boundary - h->boundary,
 	       (double)(end->vtime - h->vtime) / (double)NSEC_PER_SEC,
 	       o->has_to ? "the given position" : "the end");
-	if (!h->behind) {
+	if (!h->behind && !h->input) {
 		print_instruction(m, h->rip);
 		print_callers(m, symbols, h->rip);
 	}
@@ -247,7 +257,7 @@ static int answer(const struct options *o, struct watch *w, const struct end *en
 	rc = session_open(&s, o, &ro, true, err);
 	if (rc < 0)
 		return rc;
-	rc = walk_to(&s, &second, err);
+	rc = w->last.input ? session_run(&s, err) : walk_to(&s, &second, err);
 	if (rc == 0) {
 		w->last.rip = second.last.rip;
 		w->last.behind = second.last.behind;

@@ -143,7 +143,8 @@ static int take_from(struct recorder *r, struct machine *m, struct input_source 
 
 		if (n <= 0)
 			return n;
-		machine_pass_time(m, *passed);
+		if (*passed)
+			machine_pass_time(m, *passed);
 		*passed = 0;
 		e.input.when = when;
 		e.input.vtime = m->vtime;

@@ -104,6 +104,15 @@ hindsight info --events "$tmp/trace"
 check "info: input of the network" printed 'to the network card'
 check "info: parameters for Linux" printed 'virtio_mmio.device=4K@0xd0003000:9'
 
+# Who wrote there last may be a device.
+address() { tr -d '\r' <"$tmp/recorded" | sed -n "s/^$1 \(0x[0-9a-f]*\)$/\1/p"; }
+hindsight last-write "$tmp/trace" "$(address 'rng: at'),8"
+check "last-write: DMA is found" printed 'by virtio-rng, asked by .*tests/guests/virtio\.h:'
+check "last-write: with the access that asked for it" printed '^ 0x[0-9a-f]*: mov '
+check "last-write: one write" printed '^1 stores touched'
+hindsight last-write "$tmp/trace" "$(address 'console: hears at')"
+check "last-write: input is found" printed 'by a device, which received input'
+
 # The trace alone is enough.
 mv "$tmp/image" "$tmp/moved"
 hindsight verify "$tmp/trace"

@@ -40,9 +40,42 @@ static bool env_dma_read(void *ctx, gpa_t gpa, void *out, uint64_t len)
 	return memory_read(((struct machine *)ctx)->mem, gpa, out, len) == 0;
 }
 
+/* Write a piece of at most 8 bytes that is RAM, and tell of it if it is watched. */
+static void write_watched(struct machine *m, gpa_t gpa, const void *data, unsigned len)
+{
+	uint64_t old = 0, now = 0;
+	int rc;
+
+	memory_read(m->mem, gpa, &old, len);
+	memory_write(m->mem, gpa, data, len);
+	if (!memory_is_watched(m->mem, gpa, len) || !m->nondet->watched)
+		return;
+	memcpy(&now, data, len);
+	m->dma = true;
+	rc = m->nondet->watched(m->nondet_ctx, m, gpa, len, old, now, &m->watched_err);
+	m->dma = false;
+	if (!m->watched_rc)
+		m->watched_rc = rc;
+}
+
 static bool env_dma_write(void *ctx, gpa_t gpa, const void *data, uint64_t len)
 {
-	return memory_write(((struct machine *)ctx)->mem, gpa, data, len) == 0;
+	struct machine *m = ctx;
+	const uint8_t *p = data;
+
+	if (!memory_is_watched(m->mem, gpa, len))
+		return memory_write(m->mem, gpa, data, len) == 0;
+	if (!env_dma_valid(ctx, gpa, len))
+		return false;
+	/* By aligned words, as large as the guest's own stores come. */
+	for (uint64_t at = 0; at < len;) {
+		uint64_t word = 8 - (gpa.v + at) % 8, left = len - at;
+		unsigned n = (unsigned)(word < left ? word : left);
+
+		write_watched(m, GPA(gpa.v + at), p + at, n);
+		at += n;
+	}
+	return true;
 }
 
 static uint64_t env_entropy(void *ctx)

@@ -357,6 +357,7 @@ static void boundary_mmio(struct machine *m, struct vcpu *v)
 	const struct device *d = devices_find_mapped(m, GPA(run->mmio.phys_addr), size, &offset);
 
 	m->vtime += CHARGE_MMIO;
+	m->accessed = d;
 	if (run->mmio.is_write) {
 		memcpy(&value, run->mmio.data, size);
 		if (d)
@@ -368,6 +369,7 @@ static void boundary_mmio(struct machine *m, struct vcpu *v)
 		memcpy(run->mmio.data, &answer, sizeof(answer));
 		memcpy(&value, &answer, size);
 	}
+	m->accessed = NULL;
 	note_history(m, run->mmio.phys_addr << 1 | run->mmio.is_write, value);
 	if (d)
 		devices_update_deadline(m);
@@ -573,6 +575,10 @@ int machine_run(struct machine *m, struct err *err)
 			break;
 		m->irq_steps += req.step && pic_pending(&m->pic);
 		rc = handle_stop(m, v, &req, stop, err);
+		if (rc == 0 && m->watched_rc < 0) {
+			*err = m->watched_err;
+			rc = m->watched_rc;
+		}
 	}
 	return rc;
 }

@@ -79,7 +79,8 @@ struct nondet_ops {
 	/* The guest has halted and vtime would jump to `deadline` (TIME_NEVER: nothing would wake it). May
 	 * deliver input, after moving vtime to any point before the deadline. */
 	int (*halted)(void *ctx, struct machine *m, uint64_t deadline, struct err *err);
-	/* A store of the guest to watched memory, already applied. May be NULL. */
+	/* A store of the guest to watched memory, or with m->dma of a device, already applied. May be
+	 * NULL. */
 	int (*watched)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,
 		       uint64_t now, struct err *err);
 };
@@ -142,6 +143,10 @@ struct machine {
 	uint32_t end_code;
 	bool between; /* the last stop was between boundaries */
 	bool pause; /* machine_run returns before the next entry; the caller clears it */
+	const struct device *accessed; /* by the guest at this boundary; else NULL */
+	bool dma;                      /* nondet_ops.watched is told of a device's write */
+	int watched_rc;                /* what it returned then, if that was an error ... */
+	struct err watched_err;        /* ... and why: devices cannot fail, machine_run can */
 
 	/* Counters for the user, no part of the state. */
 	uint64_t rewritten_executed;

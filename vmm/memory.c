@@ -384,6 +384,12 @@ int memory_unwatch(struct memory *mem, struct err *err)
 	return slots_apply(mem, err);
 }
 
+bool memory_is_watched(const struct memory *mem, gpa_t gpa, uint64_t len)
+{
+	return len && mem->watch_size && gpa.v < mem->watch + mem->watch_size &&
+	       (gpa.v >= mem->watch || len > mem->watch - gpa.v);
+}
+
 bool memory_watched_store(struct memory *mem, gpa_t gpa, const void *data, unsigned len, void *old)
 {
 	void *p;

@@ -41,6 +41,8 @@ bool memory_first_difference(const struct memory *a, const struct memory *b, gpa
  */
 int memory_watch(struct memory *mem, gpa_t gpa, uint64_t len, struct err *err);
 int memory_unwatch(struct memory *mem, struct err *err);
+/* Whether any of these bytes lies in a watched page. */
+bool memory_is_watched(const struct memory *mem, gpa_t gpa, uint64_t len);
 /* If [gpa, gpa+len) lies in watched pages, do the store and return true. `old` receives the bytes
  * that were there (len <= 8). */
 bool memory_watched_store(struct memory *mem, gpa_t gpa, const void *data, unsigned len, void *old);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+/* timing: dependent */
 /*
  * Means harm to whoever models its devices: accesses=N random reads and writes of ports, MMIO registers and
  * virtio rings. Only what would end the run is left out (exit and reset ports), and DMA into the guest's own
@@ -201,7 +202,7 @@ static void scribble(void)
 
 void guest_main(void)
 {
-	uint64_t accesses = cmdline_get_u64("accesses", 20000);
+	uint64_t accesses = cmdline_get_u64("accesses", 1000);
 
 	state = random_seed();
 	irq_disable();

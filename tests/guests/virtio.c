@@ -160,6 +160,7 @@ static void test_rng(unsigned slot)
 	virtio_offer(&queue, 0);
 	virtio_notify(slot, 0);
 	must(answered(&queue, "no entropy") == sizeof(numbers), "too little entropy");
+	kprintf("rng: at 0x%lx\n", (uint64_t)numbers);
 	kprintf("rng: %lx %lx %lx %lx\n", numbers[0], numbers[1], numbers[2], numbers[3]);
 }
 
@@ -281,6 +282,7 @@ static void test_console(unsigned slot)
 		text[13] = (char)('0' + i);
 		say(slot, i, text, sizeof(text) - 1);
 	}
+	kprintf("console: hears at 0x%lx\n", (uint64_t)heard);
 	if (cmdline_get_u64("echo", 0))
 		echo(slot);
 	kprintf("console: %u ports\n", ports);
