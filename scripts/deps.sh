@@ -15,8 +15,8 @@ say() { printf 'deps: %s\n' "$*" >&2; }
 
 packages_of_group() {
 	case $1 in
-	build) echo gcc libc6-dev make pkg-config libzydis-dev libzstd-dev libxxhash-dev \
-		libelf-dev libdwarf-dev ;;
+	build) echo gcc libc6-dev make pkg-config libzydis-dev zlib1g-dev liblzma-dev libzstd-dev \
+		liblz4-dev libxxhash-dev libelf-dev libdwarf-dev ;;
 	test) echo libcmocka-dev gdb xz-utils zstd lz4 python3-minimal ;;
 	npt) echo qemu-system-x86 busybox-static bash cpio kmod ;;
 	clang | fuzz) echo clang libclang-rt-14-dev ;;
@@ -27,7 +27,7 @@ packages_of_group() {
 # What proves a group present where there is no dpkg: "c:" a command, "h:" a header.
 proofs_of_group() {
 	case $1 in
-	build) echo c:cc c:make h:Zydis/Zydis.h h:zstd.h h:xxhash.h h:libelf.h h:libdwarf.h ;;
+	build) echo c:cc c:make h:Zydis/Zydis.h h:zlib.h h:lzma.h h:zstd.h h:lz4.h h:xxhash.h h:libelf.h h:libdwarf.h ;;
 	test) echo h:cmocka.h c:gdb c:xz c:zstd c:lz4 c:python3 ;;
 	npt) echo c:qemu-system-x86_64 c:busybox c:bash c:cpio c:modprobe c:dpkg-deb c:apt-get ;;
 	clang | fuzz) echo c:clang ;;
@@ -63,7 +63,7 @@ check_without_dpkg() {
 		return 0
 	fi
 	say "this is no Debian system and ${missing[*]} is missing: please install a C17 compiler, make," \
-		"Zydis 4, libzstd, xxHash, libelf and libdwarf (to test also cmocka, gdb and, for the second" \
+		"Zydis 4, zlib, liblzma, libzstd, lz4, xxHash, libelf and libdwarf (to test also cmocka, gdb and, for the second" \
 		"kind of host, QEMU, busybox, cpio, kmod and dpkg) with your own package manager"
 	return 1
 }

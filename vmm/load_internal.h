@@ -142,7 +142,10 @@ int load_pvh(struct load *l, const struct elf_view *elf, struct err *err);
 
 bool load_linux_claims(const struct elf_view *elf);
 int load_linux(struct load *l, const struct elf_view *elf, struct err *err);
-/* A compressed Linux image, which is recognised only to be refused with good advice. */
+
+/* load_bzimage.c */
+
+/* The file is a packed Linux image. */
 bool load_is_bzimage(const struct guest_image *image);
 
 /* load_multiboot.c */

@@ -85,20 +85,33 @@ static int open_vm(struct machine *m, struct err *err)
 	return m->caps.msr_filter ? set_msr_filter(m, err) : 0;
 }
 
+/* Put the kernel into RAM and rewrite it. */
+static int load_kernel(struct machine *m, const struct guest_image *packed,
+		       const struct kvm_sregs *reset, struct err *err)
+{
+	struct guest_image image = *packed;
+	uint8_t *unpacked;
+	int rc = loader_unpack(&image, &unpacked, err);
+
+	if (rc < 0)
+		return rc;
+	rc = loader_load(m->mem, &image, reset, &m->entry, err);
+	if (rc == 0)
+		rc = rewrite_text(m->mem, &image, m->entry.text, m->entry.text_len, &m->sites, err);
+	free(m->entry.text);
+	m->entry.text = NULL;
+	free(unpacked);
+	return rc;
+}
+
 static int load(struct machine *m, const struct guest_image *image, struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
 	struct kvm_sregs reset;
 	int rc = vcpu_get_sregs(v, &reset, err);
 
-	if (rc < 0)
-		return rc;
-	rc = loader_load(m->mem, image, &reset, &m->entry, err);
-	if (rc < 0)
-		return rc;
-	rc = rewrite_text(m->mem, image, m->entry.text, m->entry.text_len, &m->sites, err);
-	free(m->entry.text);
-	m->entry.text = NULL;
+	if (rc == 0)
+		rc = load_kernel(m, image, &reset, err);
 	if (rc < 0)
 		return rc;
 	m->entry.sregs.apic_base &= ~APIC_ENABLED;
