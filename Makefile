@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# hindsight: make, make demo, make test, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
+# hindsight: make, make demo, make test, make linux, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
 # CC=clang works as well. Everything built goes to build/ (build-san/ with SAN=1).
 
 CC ?= gcc
@@ -102,6 +102,11 @@ test-npt:
 		-f build/tests -f tests -f examples -- tests/npt.sh build/tests/test_probe \
 		examples/stale_pointer/session.sh "tests/battery.sh -r 4 -m 20 $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
+
+# A Linux guest to try: kernel, modules and initial RAM disk in build/linux (examples/linux).
+.PHONY: linux
+linux:
+	$(Q)examples/linux/build.sh $(BUILD)/linux
 
 .PHONY: bench
 bench:

@@ -5,6 +5,7 @@
 #
 #   build  compiler and libraries of the program     test   unit tests, gdb, packers
 #   npt    the second kind of host (npt-host.sh)     clang, fuzz  clang with its run-time library
+#   linux  to build the kernel of examples/linux
 #
 # Every make target calls this, so with nothing missing it is one dpkg-query and no output. On
 # Debian and its relatives it installs through apt, as root or with sudo; elsewhere it installs
@@ -20,6 +21,7 @@ packages_of_group() {
 	test) echo libcmocka-dev gdb xz-utils zstd lz4 python3-minimal ;;
 	npt) echo qemu-system-x86 busybox-static bash cpio kmod ;;
 	clang | fuzz) echo clang libclang-rt-14-dev ;;
+	linux) echo gcc libc6-dev make flex bison bc libelf-dev busybox-static cpio xz-utils zstd lz4 ;;
 	*) return 1 ;;
 	esac
 }
@@ -31,6 +33,8 @@ proofs_of_group() {
 	test) echo h:cmocka.h c:gdb c:xz c:zstd c:lz4 c:python3 ;;
 	npt) echo c:qemu-system-x86_64 c:busybox c:bash c:cpio c:modprobe c:dpkg-deb c:apt-get ;;
 	clang | fuzz) echo c:clang ;;
+	linux) echo c:cc c:make c:flex c:bison c:bc c:busybox c:cpio c:xz c:zstd c:lz4 c:dpkg-deb \
+		c:apt-get ;;
 	esac
 }
 
@@ -94,7 +98,7 @@ fi
 wanted=()
 for group in "$@"; do
 	if ! list=$(packages_of_group "$group"); then
-		say "there is no group '$group'; groups are build, test, npt, clang and fuzz"
+		say "there is no group '$group'; groups are build, test, npt, linux, clang and fuzz"
 		exit 2
 	fi
 	read -ra words <<<"$list"
