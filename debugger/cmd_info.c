@@ -133,7 +133,7 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 {
 	const struct trace_machine *tm = &f->tm;
 	struct machine *m;
-	size_t kinds[REWRITE_KINDS] = {0};
+	size_t kinds[REWRITE_KINDS + 1] = {0};
 	int rc;
 
 	printf("machine     %" PRIu64 " MiB, seed %" PRIu64 ", quantum %g ms, time rate %g, clock %s\n",
@@ -160,7 +160,7 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 	for (size_t i = 0; i < m->sites.len; i++)
 		kinds[m->sites.site[i].kind]++;
 	printf("guest       %s\nrewritten  ", guest_kind_name(m->entry.kind));
-	for (unsigned i = 0; i < REWRITE_KINDS; i++)
+	for (unsigned i = 0; i <= REWRITE_KINDS; i++)
 		if (kinds[i])
 			printf(" %s %zu", rewrite_kind_name(i), kinds[i]);
 	printf("%s\n", m->sites.len ? "" : " nothing");

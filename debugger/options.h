@@ -33,7 +33,8 @@ struct options {
 	double time_rate;
 	uint64_t max_ns;
 	const char *until;
-	bool realtime;
+	uint64_t retry;
+	bool realtime, no_default_append;
 	/* The trace. */
 	const char *output;
 	const char *file;

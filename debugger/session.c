@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/session.h"
 
+#include "debugger/linux.h"
 #include "vmm/kick.h"
 
 #include <errno.h>
@@ -18,8 +19,10 @@
 
 struct console {
 	struct machine *m;
-	bool has_pattern;
+	bool has_pattern, has_last;
 	regex_t pattern;
+	regex_t last; /* the line that the run ends with once the pattern has matched */
+	bool matched;
 	char line[LINE_MAX_LEN];
 	size_t len;
 };
@@ -51,7 +54,11 @@ void console_output(void *ctx, enum dev_stream stream, uint8_t byte)
 		return;
 	if (byte == '\n') {
 		fflush(stdout);
+		/* The last line of a report is worth having whole. */
+		if (c->matched && c->has_last && regexec(&c->last, c->line, 0, NULL, 0) == 0)
+			machine_end(c->m, END_UNTIL, 0);
 		c->len = 0;
+		c->line[0] = 0;
 		return;
 	}
 	if (!c->has_pattern || byte == '\r' || !byte)
@@ -60,28 +67,46 @@ void console_output(void *ctx, enum dev_stream stream, uint8_t byte)
 		c->len = 0;
 	c->line[c->len++] = (char)byte;
 	c->line[c->len] = 0;
-	if (regexec(&c->pattern, c->line, 0, NULL, 0) == 0)
+	if (c->matched || regexec(&c->pattern, c->line, 0, NULL, 0) != 0)
+		return;
+	c->matched = true;
+	if (!c->has_last)
 		machine_end(c->m, END_UNTIL, 0);
+}
+
+bool console_matched(const struct console *c)
+{
+	return c->matched;
+}
+
+static int compile(regex_t *regex, bool *has, const char *pattern, struct err *err)
+{
+	int rc = regcomp(regex, pattern, REG_EXTENDED | REG_NOSUB);
+	char text[128];
+
+	*has = rc == 0;
+	if (*has)
+		return 0;
+	regerror(rc, regex, text, sizeof(text));
+	return err_set(err, EINVAL, "--until: \"%s\" is not a regular expression: %s", pattern, text);
 }
 
 int console_create(struct console **out, struct machine *m, const char *pattern, struct err *err)
 {
+	const struct linux_report *report = pattern ? linux_find_report(pattern) : NULL;
 	struct console *c = calloc(1, sizeof(*c));
+	int rc = 0;
 
 	if (!c)
 		return err_set(err, ENOMEM, "out of memory");
 	c->m = m;
-	if (pattern) {
-		int rc = regcomp(&c->pattern, pattern, REG_EXTENDED | REG_NOSUB);
-
-		if (rc) {
-			char text[128];
-
-			regerror(rc, &c->pattern, text, sizeof(text));
-			free(c);
-			return err_set(err, EINVAL, "--until: \"%s\" is not a regular expression: %s", pattern, text);
-		}
-		c->has_pattern = true;
+	if (pattern)
+		rc = compile(&c->pattern, &c->has_pattern, report ? report->begins : pattern, err);
+	if (rc == 0 && report)
+		rc = compile(&c->last, &c->has_last, report->ends, err);
+	if (rc < 0) {
+		console_destroy(c);
+		return rc;
 	}
 	*out = c;
 	return 0;
@@ -93,6 +118,8 @@ void console_destroy(struct console *c)
 		return;
 	if (c->has_pattern)
 		regfree(&c->pattern);
+	if (c->has_last)
+		regfree(&c->last);
 	fflush(stdout);
 	free(c);
 }
@@ -176,6 +203,25 @@ int session_status(const struct machine *m)
 	}
 }
 
+/* Code that came while the guest ran. */
+static void report_modules(const struct machine *m)
+{
+	size_t kinds[REWRITE_KINDS] = {0};
+
+	for (size_t i = 0; i < m->sites.len; i++) {
+		const struct rewrite_site *s = &m->sites.site[i];
+
+		if (s->in_module && !s->tail)
+			kinds[s->kind]++;
+	}
+	fprintf(stderr, "hindsight: modules were looked through %" PRIu64 " times; rewritten in those still there:",
+		m->modules_announced);
+	for (unsigned i = 0; i < REWRITE_KINDS; i++)
+		if (kinds[i])
+			fprintf(stderr, " %s %zu", rewrite_kind_name(i), kinds[i]);
+	fprintf(stderr, "\n");
+}
+
 void session_report_end(const struct machine *m, const char *what)
 {
 	fflush(stdout);
@@ -184,6 +230,8 @@ void session_report_end(const struct machine *m, const char *what)
 		fprintf(stderr, " (status %u)", m->end_code);
 	fprintf(stderr, " at boundary %" PRIu64 ", guest time %.6f s\n", m->boundary,
 		(double)m->vtime / (double)NSEC_PER_SEC);
+	if (m->modules_announced)
+		report_modules(m);
 }
 
 int session_fail(const struct err *err)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-#   examples/linux/build.sh OUT_DIR
+#   examples/linux/build.sh OUT_DIR [MODULE.c]...
 #
-# Build the guest of this example: the kernel (kernel.sh), our modules, and an initial RAM disk with
-# busybox. Leaves in OUT_DIR:
+# Build the guest of this example: the kernel (kernel.sh), its modules and ours (module/ and those
+# named), and an initial RAM disk with busybox. Leaves in OUT_DIR:
 #
 #   vmlinux                              the kernel as ELF file with symbols and line numbers
 #   bzImage, bzImage.{gzip,xz,zstd,lz4}  the same kernel packed in each way; bzImage is the first
@@ -14,12 +14,32 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 
-(($# == 1)) || {
-	echo "usage: build.sh OUT_DIR" >&2
+(($# >= 1)) || {
+	echo "usage: build.sh OUT_DIR [MODULE.c]..." >&2
 	exit 1
 }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
+shift
+modules=("$here"/module/*.c "$@")
+
+# Out of tree, in a copy: the kernel's build leaves much behind. Sources are named in the modules' line
+# tables as they are here, from the repository's root on.
+build_modules() {
+	local work=$out/modules source
+
+	rm -rf "$work"
+	mkdir -p "$work"
+	for source in "${modules[@]}"; do
+		cp "$source" "$work/"
+		echo "obj-m += $(basename "$source" .c).o"
+		echo "CFLAGS_$(basename "$source" .c).o := -ffile-prefix-map=$work=$(realpath \
+			--relative-to="$here/../.." "$(dirname "$source")")"
+	done >"$work/Makefile"
+	make -s -C "$kept/linux" M="$work" ARCH=x86_64 modules >&2
+	cp "$work"/*.ko "$out/"
+	rm -rf "$work"
+}
 
 # busybox, our programs and the modules, without what only a debugger reads.
 build_initramfs() {
@@ -48,5 +68,7 @@ for file in vmlinux bzImage.gzip bzImage.xz bzImage.zstd bzImage.lz4; do
 	ln -f "$kept/$file" "$out/$file" 2>/dev/null || cp "$kept/$file" "$out/$file"
 done
 ln -sf bzImage.gzip "$out/bzImage"
+rm -f "$out"/*.ko
 cp "$kept"/*.ko "$out/"
+build_modules
 build_initramfs
