@@ -24,14 +24,15 @@ vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-debugger_SRC := debugger/options.c debugger/session.c debugger/linux.c debugger/symbols.c debugger/cmd_run.c \
+debugger_SRC := debugger/options.c debugger/session.c debugger/linux.c debugger/symbols.c \
+	debugger/symset.c debugger/module.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
 
 LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
-	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_rewrite test_modules test_paging test_assist
+	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_rewrite test_modules test_paging test_assist
 kvm_TESTS := test_probe test_divergence test_positions
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
@@ -42,6 +43,9 @@ RESULTS := $(BUILD)/results/results.txt
 # an interrupt that waits over a return to user mode (sse, user), and tight loops without a clock (the others).
 BATTERY := idle instrs memloop nested paging poll selfmod serial_in shadows spin storm strings tasks
 BATTERY_NPT := idle poll shadows spin sse storm strings
+
+# Objects stay: test_module reads its own.
+.SECONDARY:
 
 .PHONY: all
 all: $(BUILD)/hindsight

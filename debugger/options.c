@@ -41,6 +41,7 @@ enum {
 	OPT_EVENTS,
 	OPT_JSON,
 	OPT_PHYSICAL,
+	OPT_SYMBOLS,
 };
 
 static const struct row rows[] = {
@@ -72,6 +73,8 @@ static const struct row rows[] = {
 	{"to", "POS", "stop at this position: BOUNDARY or BOUNDARY+STEPS", TAKES_TO, OPT_TO},
 	{"before", "POS", "look only at what happened before this position", TAKES_BEFORE, OPT_BEFORE},
 	{"physical", NULL, "the address is guest-physical", TAKES_BEFORE, OPT_PHYSICAL},
+	{"symbols", "FILE", "names and lines: vmlinux or, also as FILE@ADDR, a Linux module; may be repeated",
+	 TAKES_BEFORE, OPT_SYMBOLS},
 	{"events", NULL, "list every event", TAKES_EVENTS, OPT_EVENTS},
 	{"json", NULL, "print JSON", TAKES_EVENTS, OPT_JSON},
 	{"help", NULL, "print this", ~0u, 'h'},
@@ -228,6 +231,12 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		break;
 	case OPT_PHYSICAL:
 		o->physical = true;
+		break;
+	case OPT_SYMBOLS:
+		if (o->symbols == SYMBOLS_FILES_MAX)
+			rc = err_set(err, EINVAL, "--symbols can be given %d times", SYMBOLS_FILES_MAX);
+		else
+			o->symbol_file[o->symbols++] = arg;
 		break;
 	case OPT_EVENTS:
 		o->events = true;

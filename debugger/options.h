@@ -23,6 +23,9 @@ enum {
 	STATUS_INTERRUPTED = 130,
 };
 
+/* A kernel and the modules one looks into. */
+#define SYMBOLS_FILES_MAX 16
+
 enum clock_choice { CLOCK_CHOICE_AUTO, CLOCK_CHOICE_EMUL, CLOCK_CHOICE_STATE };
 
 struct options {
@@ -45,6 +48,8 @@ struct options {
 	gva_t address;
 	uint64_t length;
 	bool events, json, physical;
+	const char *symbol_file[SYMBOLS_FILES_MAX]; /* FILE or FILE@ADDR */
+	size_t symbols;
 	bool help;
 };
 

@@ -206,16 +206,18 @@ int session_status(const struct machine *m)
 /* Code that came while the guest ran. */
 static void report_modules(const struct machine *m)
 {
-	size_t kinds[REWRITE_KINDS] = {0};
+	size_t kinds[REWRITE_KINDS] = {0}, all = 0;
 
 	for (size_t i = 0; i < m->sites.len; i++) {
 		const struct rewrite_site *s = &m->sites.site[i];
 
 		if (s->in_module && !s->tail)
 			kinds[s->kind]++;
+		all += s->in_module;
 	}
-	fprintf(stderr, "hindsight: modules were looked through %" PRIu64 " times; rewritten in those still there:",
-		m->modules_announced);
+	if (!all)
+		return;
+	fprintf(stderr, "hindsight: rewritten in modules that are still loaded:");
 	for (unsigned i = 0; i < REWRITE_KINDS; i++)
 		if (kinds[i])
 			fprintf(stderr, " %s %zu", rewrite_kind_name(i), kinds[i]);
@@ -230,8 +232,7 @@ void session_report_end(const struct machine *m, const char *what)
 		fprintf(stderr, " (status %u)", m->end_code);
 	fprintf(stderr, " at boundary %" PRIu64 ", guest time %.6f s\n", m->boundary,
 		(double)m->vtime / (double)NSEC_PER_SEC);
-	if (m->modules_announced)
-		report_modules(m);
+	report_modules(m);
 }
 
 int session_fail(const struct err *err)

@@ -144,7 +144,7 @@ static void leases_round(void)
 		break;
 	case 4:
 		/* The resource is wanted elsewhere: nobody may keep it. */
-		if (get_random_u32() % 16 == 0)
+		if (get_random_u32() % 4 == 0)
 			leases_expire(jiffies);
 		break;
 	default:
