@@ -32,7 +32,7 @@ LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
-	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_rewrite test_modules test_paging test_assist
+	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_paging test_assist
 kvm_TESTS := test_probe test_divergence test_positions
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
@@ -96,6 +96,14 @@ test:
 		$(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) \
 		"tests/debian_kernel.sh $(BUILD)/debian_kernel/vmlinux" \
 		"tests/battery.sh -r 20 -m 1000 $(BATTERY)"
+
+# Real input: a small Linux, its workload recorded, and the bug in its module found.
+.PHONY: test-linux
+test-linux:
+	$(Q)scripts/deps.sh build test linux
+	$(Q)$(MAKE) --no-print-directory all linux
+	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt "tests/small_linux.sh $(BUILD)/linux" \
+		examples/linux/session.sh
 
 # The second kind of host: real kvm_amd with nested paging, inside QEMU.
 .PHONY: test-npt

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
  * A Linux module that executes what hindsight must rewrite in modules, from its parameter's handler on,
- * which runs before the module's init function. It prints what it got; tests/linux.sh looks whether that
+ * which runs before the module's init function. It prints what it got; tests/small_linux.sh looks whether that
  * is what only hindsight answers.
  */
 #include <linux/init.h>

@@ -2,7 +2,7 @@
 /*
  * bzImage: a vmlinux packed in each of the four ways, by the libraries' own packers and laid out as
  * the kernel's build does it (arch/x86/boot/compressed/Makefile), loads as if it had never been packed;
- * every wrong length is refused by name. tests/linux_images.sh does the same with real kernels.
+ * every wrong length is refused by name. tests/small_linux.sh does the same with real kernels.
  */
 #include <stdarg.h>
 #include <stddef.h>
