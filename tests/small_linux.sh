@@ -108,7 +108,7 @@ check_workload() {
 	done
 	grep -q '^workload: done, 0 wrong' "$out/$name.console" || return 1
 	"$HINDSIGHT" verify "$out/$name.trace" >>"$out/$name.log" 2>&1 || {
-		tail -n 12 "$out/$name.log"
+		tail -n 20 "$out/$name.log"
 		return 1
 	}
 }
