@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# hindsight: make, make demo, make test, make fuzz, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
+# hindsight: make, make demo, make test, make linux, make fuzz, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
 # CC=clang works as well. Everything built goes to build/ (build-san/ with SAN=1).
 
 CC ?= gcc
@@ -10,7 +10,7 @@ WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wsign-compare -Wconversion 
 CFLAGS ?= -O2 -g
 ALL_CFLAGS := -std=c17 -D_GNU_SOURCE $(WARN) $(CFLAGS) -I. -MMD -MP -pthread -I/usr/include/libdwarf
 ALL_LDFLAGS := -pthread $(LDFLAGS)
-LIBS := -lZydis -lzstd -lxxhash -lelf -ldwarf -lslirp
+LIBS := -lZydis -lz -llzma -lzstd -llz4 -lxxhash -lelf -ldwarf -lslirp
 ifdef SAN
 ALL_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 ALL_LDFLAGS += -fsanitize=address,undefined
@@ -21,19 +21,20 @@ dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i804
 	vmm/dev/virtio.c vmm/dev/disk.c vmm/dev/virtio_blk.c vmm/dev/virtio_rng.c vmm/dev/virtio_console.c \
 	vmm/dev/virtio_net.c
 vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/user_return.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
-	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_sse.c vmm/rewrite.c vmm/user_code.c vmm/load.c vmm/load_elf.c \
-	vmm/load_linux.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
+	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_sse.c vmm/rewrite.c vmm/user_code.c vmm/modules.c vmm/load.c vmm/load_elf.c \
+	vmm/load_linux.c vmm/load_bzimage.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-debugger_SRC := debugger/options.c debugger/session.c debugger/net_user.c debugger/symbols.c debugger/cmd_run.c \
+debugger_SRC := debugger/options.c debugger/session.c debugger/net_user.c debugger/linux.c debugger/symbols.c \
+	debugger/symset.c debugger/module.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
 
 LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_virtio test_virtio_blk test_virtio_ports test_device_pic test_device_pit test_device_rtc \
-	test_loader test_loader_multiboot test_symbols test_rewrite test_user_code test_paging test_assist
+	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist
 kvm_TESTS := test_probe test_divergence test_positions
 bench_SRC := tests/bench/bench.c tests/bench/bench_loop.c
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
@@ -43,6 +44,9 @@ RESULTS := $(BUILD)/results/results.txt
 
 # Guests of the battery on the second kind of host; docs/determinism.md tells what is open there.
 BATTERY_NPT := idle poll shadows spin sse storm strings
+
+# Objects stay: test_module reads its own.
+.SECONDARY:
 
 .PHONY: all
 all: $(BUILD)/hindsight
@@ -95,6 +99,14 @@ test:
 		"tests/debian_kernel.sh $(BUILD)/debian_kernel/vmlinux" \
 		tests/battery.sh
 
+# Real input: a small Linux, its workload recorded, and the bug in its module found.
+.PHONY: test-linux
+test-linux:
+	$(Q)scripts/deps.sh build test linux
+	$(Q)$(MAKE) --no-print-directory all linux
+	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt "tests/small_linux.sh $(BUILD)/linux" \
+		examples/linux/session.sh
+
 # The second kind of host: real kvm_amd with nested paging, inside QEMU.
 .PHONY: test-npt
 test-npt:
@@ -113,6 +125,11 @@ hostile:
 	$(Q)$(MAKE) --no-print-directory guests
 	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all
 	$(Q)BUILD=$(BUILD) tests/hostile.sh -n $(ACCESSES) -t 86400
+
+# A Linux guest to try: kernel, modules and initial RAM disk in build/linux (examples/linux).
+.PHONY: linux
+linux:
+	$(Q)examples/linux/build.sh $(BUILD)/linux tests/linux/clocks.c
 
 .PHONY: bench
 bench:

@@ -140,7 +140,7 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 	struct machine_config config = tm->config;
 	char parameters[DEVICES_PARAMETERS_MAX];
 	struct machine *m;
-	size_t kinds[REWRITE_KINDS] = {0};
+	size_t kinds[REWRITE_KINDS + 1] = {0};
 	int rc;
 
 	printf("machine     %" PRIu64 " MiB, seed %" PRIu64 ", quantum %g ms, time rate %g, clock %s\n",
@@ -170,7 +170,7 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 	for (size_t i = 0; i < m->sites.len; i++)
 		kinds[m->sites.site[i].kind]++;
 	printf("guest       %s\nrewritten  ", guest_kind_name(m->entry.kind));
-	for (unsigned i = 0; i < REWRITE_KINDS; i++)
+	for (unsigned i = 0; i <= REWRITE_KINDS; i++)
 		if (kinds[i])
 			printf(" %s %zu", rewrite_kind_name(i), kinds[i]);
 	printf("%s\n", m->sites.len ? "" : " nothing");

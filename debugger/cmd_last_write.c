@@ -5,7 +5,7 @@
  */
 #include "debugger/commands.h"
 #include "debugger/session.h"
-#include "debugger/symbols.h"
+#include "debugger/symset.h"
 #include "vmm/paging.h"
 
 #include <errno.h>
@@ -79,6 +79,17 @@ struct end {
 	uint64_t boundary, vtime;
 };
 
+/* Refuse what cannot give names before the replays, which take their time. */
+static int check_symbols(const struct options *o, const struct session *s, struct err *err)
+{
+	struct symset *symbols;
+	int rc = o->symbols ? symset_open(&symbols, o, &s->replay.file->image, err) : 0;
+
+	if (rc == 0 && o->symbols)
+		symset_close(symbols);
+	return rc;
+}
+
 /* Translate the address where the search ends: that is where the user saw it. */
 static int find_gpa(const struct options *o, gpa_t *gpa, struct end *end, struct err *err)
 {
@@ -90,7 +101,9 @@ static int find_gpa(const struct options *o, gpa_t *gpa, struct end *end, struct
 
 	if (rc < 0)
 		return rc;
-	rc = session_run(&s, err);
+	rc = check_symbols(o, &s, err);
+	if (rc == 0)
+		rc = session_run(&s, err);
 	m = s.replay.machine;
 	if (rc == 0)
 		rc = vcpu_get_sregs(&m->vcpu[0], &sregs, err);
@@ -146,13 +159,13 @@ static void print_instruction(const struct machine *m, uint64_t rip)
 }
 
 /* Callers by frame pointers, as far as they look like a chain. */
-static void print_callers(const struct machine *m, struct symbols *symbols, uint64_t rip)
+static void print_callers(const struct machine *m, struct symset *symbols, uint64_t rip)
 {
 	uint64_t frame = vcpu_regs(&m->vcpu[0])->rbp;
 	struct kvm_sregs sregs;
 	char text[256];
 
-	symbols_format(symbols, GVA(rip), text, sizeof(text));
+	symset_format(symbols, GVA(rip), text, sizeof(text));
 	printf("Call trace:\n %s\n", text);
 	if (vcpu_get_sregs(&m->vcpu[0], &sregs, NULL) < 0)
 		return;
@@ -160,10 +173,10 @@ static void print_callers(const struct machine *m, struct symbols *symbols, uint
 		uint64_t link[2];
 
 		if (frame & 7 || paging_read(m->mem, &sregs, GVA(frame), link, sizeof(link)) < 0 ||
-		    !symbols_find(symbols, GVA(link[1]), NULL, NULL, NULL))
+		    !symset_find(symbols, GVA(link[1]), NULL, NULL, NULL))
 			break;
 		/* The call lies before the return address, which may begin the next function. */
-		symbols_format(symbols, GVA(link[1] - 1), text, sizeof(text));
+		symset_format(symbols, GVA(link[1] - 1), text, sizeof(text));
 		printf(" %s\n", text);
 		if (link[0] <= frame)
 			break;
@@ -172,7 +185,7 @@ static void print_callers(const struct machine *m, struct symbols *symbols, uint
 }
 
 static void print_hit(const struct options *o, const struct watch *w, const struct end *end,
-		      const struct machine *m, struct symbols *symbols)
+		      const struct machine *m, struct symset *symbols)
 {
 	const struct hit *h = &w->last;
 	char where[256];
@@ -180,7 +193,7 @@ static void print_hit(const struct options *o, const struct watch *w, const stru
 	if (h->input)
 		snprintf(where, sizeof(where), "which received input");
 	else
-		symbols_format(symbols, GVA(h->behind ? h->rip - 1 : h->rip), where, sizeof(where));
+		symset_format(symbols, GVA(h->behind ? h->rip - 1 : h->rip), where, sizeof(where));
 	printf("==================================================================\n"
 	       "HINDSIGHT: last write to 0x%" PRIx64 ", %" PRIu64 " bytes\n"
 	       "Write of size %u at addr 0x%" PRIx64 " (physical 0x%" PRIx64 ") by %s%s%s\n\n"
@@ -249,7 +262,7 @@ static int answer(const struct options *o, struct watch *w, const struct end *en
 				    .watch = w->gpa,
 				    .watch_len = w->len};
 	struct watch second = *w;
-	struct symbols *symbols = NULL;
+	struct symset *symbols = NULL;
 	struct session s;
 	int rc;
 
@@ -264,9 +277,10 @@ static int answer(const struct options *o, struct watch *w, const struct end *en
 		w->last.at = second.last.at;
 	}
 	/* Without symbols, or where stepping fails, the answer is poorer but still one. */
-	symbols_open(s.replay.file->image.kernel, s.replay.file->image.kernel_size, &symbols, NULL);
+	if (symset_open(&symbols, o, &s.replay.file->image, NULL) == 0)
+		symset_find_modules(symbols, s.replay.machine);
 	print_hit(o, w, end, s.replay.machine, symbols);
-	symbols_close(symbols);
+	symset_close(symbols);
 	session_close(&s);
 	return 0;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/commands.h"
+#include "debugger/linux.h"
 #include "debugger/net_user.h"
 #include "debugger/session.h"
 #include "vmm/cpuid.h"
@@ -8,6 +9,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -76,7 +79,7 @@ static int begin_trace(struct trace_writer **w, const struct options *o, const s
 		.clock = clock,
 		.quantum = o->quantum,
 		.time_rate = o->time_rate,
-		.cmdline = (char *)o->append,
+		.cmdline = (char *)image->cmdline,
 		.host_cpu = cpu,
 		.host_kernel = (char *)m->caps.kernel,
 		.cpuid_hidden = m->caps.cpuid_honoured[1],
@@ -100,10 +103,9 @@ static void report_recording(const struct recorder *r, const struct trace_writer
 		c->landmark_bytes);
 }
 
-/* run and record are the same but for the trace. */
-static int run_guest(const struct options *o, bool record)
+/* One run of the guest, recorded or not. matched: --until came true. */
+static int run_guest(const struct options *o, const struct guest_image *image, bool record, bool *matched)
 {
-	struct guest_image image = {.cmdline = o->append};
 	struct recorder_options ro = {.quantum = o->quantum,
 				      .time_rate = o->time_rate,
 				      .max_ns = o->max_ns,
@@ -116,17 +118,10 @@ static int run_guest(const struct options *o, bool record)
 	struct machine *m = NULL;
 	struct err err = {0};
 	int status = STATUS_FAILED;
-	int rc = session_map_file(o->kernel, &image.kernel, &image.kernel_size, &err);
+	int rc = machine_create(&m, &o->machine, image, record, &err);
 
 	memset(inputs.fd, 0xff, sizeof(inputs.fd));
-	if (rc == 0 && o->initrd)
-		rc = session_map_file(o->initrd, &image.initrd, &image.initrd_size, &err);
-	if (rc == 0 && o->disk)
-		rc = session_map_file(o->disk, &image.disk, &image.disk_size, &err);
-	if (rc == 0)
-		rc = host_pin_thread(&err);
-	if (rc == 0)
-		rc = machine_create(&m, &o->machine, &image, record, &err);
+	*matched = false;
 	if (rc == 0)
 		rc = options_clock(o, &m->caps, &ro.clock, &err);
 	if (rc == 0)
@@ -134,7 +129,7 @@ static int run_guest(const struct options *o, bool record)
 	if (rc == 0)
 		rc = open_inputs(&inputs, o, m, &err);
 	if (rc == 0 && record)
-		rc = begin_trace(&w, o, m, &image, ro.clock, &err);
+		rc = begin_trace(&w, o, m, image, ro.clock, &err);
 	if (rc < 0)
 		goto out;
 	m->output = console_output;
@@ -148,7 +143,9 @@ static int run_guest(const struct options *o, bool record)
 	rc = machine_run(m, &err);
 	if (rc == 0) {
 		rc = recorder_finish(recorder, &err);
-		status = session_status(m);
+		*matched = console_matched(console);
+		/* A guest may reset amid the report that was waited for. */
+		status = *matched ? STATUS_OK : session_status(m);
 		session_report_end(m, record ? "recorded" : "run");
 	} else {
 		/* The first error is the one to tell; keep what led to it. */
@@ -165,12 +162,80 @@ out:
 	console_destroy(console);
 	machine_destroy(m);
 	close_inputs(&inputs);
+	return status;
+}
+
+/* Record with one seed after the other until --until comes true. */
+static int run_until(struct options *o, const struct guest_image *image)
+{
+	bool matched;
+
+	for (uint64_t i = 0; i <= o->retry; i++, o->machine.seed++) {
+		int status = run_guest(o, image, true, &matched);
+
+		if (status == STATUS_FAILED || status == STATUS_INTERRUPTED)
+			return status;
+		fprintf(stderr, "hindsight: recording %" PRIu64 " of at most %" PRIu64 ", seed %" PRIu64 ": %s\n",
+			i + 1, o->retry + 1, o->machine.seed,
+			matched ? "that is what was waited for" : "not what was waited for");
+		if (matched)
+			return STATUS_OK;
+	}
+	return STATUS_NOT_FOUND;
+}
+
+/* The guest's files; what a Linux guest needs on its command line. */
+static int open_guest(const struct options *o, struct guest_image *image, char **cmdline, struct err *err)
+{
+	int rc = session_map_file(o->kernel, &image->kernel, &image->kernel_size, err);
+	char *parameters;
+
+	*cmdline = NULL;
+	image->cmdline = o->append;
+	if (rc == 0 && o->initrd)
+		rc = session_map_file(o->initrd, &image->initrd, &image->initrd_size, err);
+	if (rc == 0 && o->disk)
+		rc = session_map_file(o->disk, &image->disk, &image->disk_size, err);
+	if (rc < 0 || o->no_default_append || !loader_is_linux(image))
+		return rc;
+	rc = linux_parameters(&o->machine, &parameters, err);
+	if (rc < 0)
+		return rc;
+	if (asprintf(cmdline, "%s%s%s", parameters, *o->append ? " " : "", o->append) < 0) {
+		*cmdline = NULL;
+		rc = err_set(err, ENOMEM, "out of memory for the command line");
+	} else {
+		image->cmdline = *cmdline;
+		fprintf(stderr, "hindsight: Linux gets the parameters \"%s\" besides those of --append\n",
+			parameters);
+	}
+	free(parameters);
+	return rc;
+}
+
+static int run_files(struct options *o, bool record)
+{
+	struct guest_image image = {0};
+	struct err err = {0};
+	char *cmdline;
+	bool matched;
+	int status, rc = open_guest(o, &image, &cmdline, &err);
+
+	if (rc == 0)
+		rc = host_pin_thread(&err);
+	if (rc < 0)
+		status = session_fail(&err);
+	else if (record && o->retry)
+		status = run_until(o, &image);
+	else
+		status = run_guest(o, &image, record, &matched);
 	if (image.kernel)
 		munmap((void *)image.kernel, image.kernel_size);
 	if (image.initrd)
 		munmap((void *)image.initrd, image.initrd_size);
 	if (image.disk)
 		munmap((void *)image.disk, image.disk_size);
+	free(cmdline);
 	return status;
 }
 
@@ -189,10 +254,12 @@ static int command(int argc, char **argv, bool record)
 		       record ? "Run a guest and record it." : "Run a guest without recording it.");
 		options_help(stdout, takes);
 		printf("\nThe guest's serial output goes to stdout, everything else to stderr. Exit status: what the\n"
-		       "guest wrote to port 0xf4, else see hindsight --help; 0 when --until matched.\n");
+		       "guest wrote to port 0xf4, else see hindsight --help; 0 when --until matched.%s\n",
+		       record ? " With --retry: 0 if it\ndid in one of the recordings, which is the one kept, 1 if in none."
+			      : "");
 		return STATUS_OK;
 	}
-	return run_guest(&o, record);
+	return run_files(&o, record);
 }
 
 int cmd_run(int argc, char **argv)

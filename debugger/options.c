@@ -24,6 +24,7 @@ enum {
 	OPT_KERNEL = 256,
 	OPT_INITRD,
 	OPT_APPEND,
+	OPT_NO_DEFAULT_APPEND,
 	OPT_MEM,
 	OPT_INPUT,
 	OPT_SEED,
@@ -32,6 +33,7 @@ enum {
 	OPT_QUANTUM,
 	OPT_MAX,
 	OPT_UNTIL,
+	OPT_RETRY,
 	OPT_REALTIME,
 	OPT_CLOCK,
 	OPT_TO,
@@ -46,14 +48,18 @@ enum {
 	OPT_PORTS,
 	OPT_PORT_INPUT,
 	OPT_PORT_OUTPUT,
+	OPT_SYMBOLS,
 };
 
 static const struct row rows[] = {
 	{"output", "FILE", "trace to write (-o FILE)", TAKES_OUTPUT, 'o'},
-	{"kernel", "FILE", "guest kernel: ELF64, PVH, multiboot 1 or 2, or Linux vmlinux", TAKES_GUEST,
+	{"kernel", "FILE", "guest kernel: ELF64, PVH, multiboot 1 or 2, or Linux (vmlinux, bzImage)", TAKES_GUEST,
 	 OPT_KERNEL},
 	{"initrd", "FILE", "initial RAM disk, or the module of a multiboot kernel", TAKES_GUEST, OPT_INITRD},
-	{"append", "TEXT", "kernel command line", TAKES_GUEST, OPT_APPEND},
+	{"append", "TEXT", "kernel command line; Linux gets our parameters before it", TAKES_GUEST,
+	 OPT_APPEND},
+	{"no-default-append", NULL, "give Linux no parameters but those of --append", TAKES_GUEST,
+	 OPT_NO_DEFAULT_APPEND},
 	{"disk", "FILE", "image of a virtio disk; it is never written", TAKES_DISK, OPT_DISK},
 	{"thin", NULL, "of the disk keep only its hash in the trace", TAKES_OUTPUT, OPT_THIN},
 	{"rng", NULL, "a virtio entropy source, seeded", TAKES_GUEST, OPT_RNG},
@@ -72,13 +78,18 @@ static const struct row rows[] = {
 	{"quantum", "MS", "look after this many ms of computing whether a timer is due (5)", TAKES_GUEST,
 	 OPT_QUANTUM},
 	{"max-seconds", "S", "stop after this much host time", TAKES_GUEST, OPT_MAX},
-	{"until", "REGEX", "stop when a line of serial output matches", TAKES_GUEST, OPT_UNTIL},
+	{"until", "REGEX", "stop when a line of serial output matches; or, for Linux: panic, oops, warn, hung",
+	 TAKES_GUEST, OPT_UNTIL},
+	{"retry", "N", "record up to N times more, each with the next seed, until --until matches",
+	 TAKES_OUTPUT, OPT_RETRY},
 	{"realtime", NULL, "sleep while the guest is halted, to keep pace with the host's clock",
 	 TAKES_GUEST, OPT_REALTIME},
 	{"clock", "KIND", "how places are found again: auto, emul or state (auto)", TAKES_CLOCK, OPT_CLOCK},
 	{"to", "POS", "stop at this position: BOUNDARY or BOUNDARY+STEPS", TAKES_TO, OPT_TO},
 	{"before", "POS", "look only at what happened before this position", TAKES_BEFORE, OPT_BEFORE},
 	{"physical", NULL, "the address is guest-physical", TAKES_BEFORE, OPT_PHYSICAL},
+	{"symbols", "FILE", "names and lines: vmlinux or, also as FILE@ADDR, a Linux module; may be repeated",
+	 TAKES_BEFORE, OPT_SYMBOLS},
 	{"events", NULL, "list every event", TAKES_EVENTS, OPT_EVENTS},
 	{"json", NULL, "print JSON", TAKES_EVENTS, OPT_JSON},
 	{"help", NULL, "print this", ~0u, 'h'},
@@ -231,6 +242,9 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		if (strlen(arg) > CMDLINE_MAX)
 			rc = err_set(err, EINVAL, "the command line is longer than %d bytes", CMDLINE_MAX);
 		break;
+	case OPT_NO_DEFAULT_APPEND:
+		o->no_default_append = true;
+		break;
 	case OPT_MEM:
 		rc = parse_u64("mem", arg, MEMORY_MIN >> 20, MEMORY_MAX >> 20, &n, err);
 		o->machine.mem_size = n << 20;
@@ -259,6 +273,9 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 	case OPT_UNTIL:
 		o->until = arg;
 		break;
+	case OPT_RETRY:
+		rc = parse_u64("retry", arg, 0, UINT32_MAX, &o->retry, err);
+		break;
 	case OPT_REALTIME:
 		o->realtime = true;
 		break;
@@ -272,6 +289,12 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		break;
 	case OPT_PHYSICAL:
 		o->physical = true;
+		break;
+	case OPT_SYMBOLS:
+		if (o->symbols == SYMBOLS_FILES_MAX)
+			rc = err_set(err, EINVAL, "--symbols can be given %d times", SYMBOLS_FILES_MAX);
+		else
+			o->symbol_file[o->symbols++] = arg;
 		break;
 	case OPT_EVENTS:
 		o->events = true;
@@ -328,6 +351,10 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 	for (unsigned n = o->machine.ports; n < VIRTIO_CONSOLE_PORTS; n++)
 		if (o->port_input[n])
 			return err_set(err, EINVAL, "there is no port %u: have more with --ports %u", n, n + 1);
+	if (o->retry && !o->until)
+		return err_set(err, EINVAL, "--retry needs --until: what is it to wait for?");
+	if (o->retry && o->input && strcmp(o->input, "-") == 0)
+		return err_set(err, EINVAL, "--retry cannot read standard input again; give --input a file");
 	return 0;
 }
 

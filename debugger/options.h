@@ -23,6 +23,9 @@ enum {
 	STATUS_INTERRUPTED = 130,
 };
 
+/* A kernel and the modules one looks into. */
+#define SYMBOLS_FILES_MAX 16
+
 enum clock_choice { CLOCK_CHOICE_AUTO, CLOCK_CHOICE_EMUL, CLOCK_CHOICE_STATE };
 
 struct options {
@@ -34,7 +37,8 @@ struct options {
 	double time_rate;
 	uint64_t max_ns;
 	const char *until;
-	bool realtime;
+	uint64_t retry;
+	bool realtime, no_default_append;
 	/* The trace. */
 	const char *output;
 	bool thin;
@@ -46,6 +50,8 @@ struct options {
 	gva_t address;
 	uint64_t length;
 	bool events, json, physical;
+	const char *symbol_file[SYMBOLS_FILES_MAX]; /* FILE or FILE@ADDR */
+	size_t symbols;
 	bool help;
 };
 

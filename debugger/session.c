@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/session.h"
 
+#include "debugger/linux.h"
 #include "vmm/kick.h"
 
 #include <errno.h>
@@ -25,10 +26,12 @@ struct line {
 
 struct console {
 	struct machine *m;
-	bool has_pattern;
+	bool has_pattern, has_last;
 	regex_t pattern;
 	struct line serial, port;
 	FILE *files[VIRTIO_CONSOLE_PORTS]; /* of the ports from 1 on; NULL: their output is dropped */
+	regex_t last; /* the line that the run ends with once the pattern has matched */
+	bool matched;
 };
 
 /* A signal handler has nothing but globals. */
@@ -54,7 +57,11 @@ static void show(struct console *c, struct line *l, uint8_t byte)
 	fputc(byte, stdout);
 	if (byte == '\n') {
 		fflush(stdout);
+		/* The last line of a report is worth having whole. */
+		if (c->matched && c->has_last && regexec(&c->last, l->text, 0, NULL, 0) == 0)
+			machine_end(c->m, END_UNTIL, 0);
 		l->len = 0;
+		l->text[0] = 0;
 		return;
 	}
 	if (!c->has_pattern || byte == '\r' || !byte)
@@ -63,7 +70,10 @@ static void show(struct console *c, struct line *l, uint8_t byte)
 		l->len = 0;
 	l->text[l->len++] = (char)byte;
 	l->text[l->len] = 0;
-	if (regexec(&c->pattern, l->text, 0, NULL, 0) == 0)
+	if (c->matched || regexec(&c->pattern, l->text, 0, NULL, 0) != 0)
+		return;
+	c->matched = true;
+	if (!c->has_last)
 		machine_end(c->m, END_UNTIL, 0);
 }
 
@@ -95,32 +105,42 @@ static int open_files(struct console *c, const char *path, struct err *err)
 	return 0;
 }
 
+bool console_matched(const struct console *c)
+{
+	return c->matched;
+}
+
+static int compile(regex_t *regex, bool *has, const char *pattern, struct err *err)
+{
+	int rc = regcomp(regex, pattern, REG_EXTENDED | REG_NOSUB);
+	char text[128];
+
+	*has = rc == 0;
+	if (*has)
+		return 0;
+	regerror(rc, regex, text, sizeof(text));
+	return err_set(err, EINVAL, "--until: \"%s\" is not a regular expression: %s", pattern, text);
+}
+
 int console_create(struct console **out, struct machine *m, const char *pattern, const char *files,
 		   struct err *err)
 {
-	int code;
-
+	const struct linux_report *report = pattern ? linux_find_report(pattern) : NULL;
 	struct console *c = calloc(1, sizeof(*c));
+	int rc = 0;
 
 	if (!c)
 		return err_set(err, ENOMEM, "out of memory");
 	c->m = m;
-	if (pattern) {
-		int rc = regcomp(&c->pattern, pattern, REG_EXTENDED | REG_NOSUB);
-
-		if (rc) {
-			char text[128];
-
-			regerror(rc, &c->pattern, text, sizeof(text));
-			free(c);
-			return err_set(err, EINVAL, "--until: \"%s\" is not a regular expression: %s", pattern, text);
-		}
-		c->has_pattern = true;
-	}
-	code = open_files(c, files, err);
-	if (code < 0) {
+	if (pattern)
+		rc = compile(&c->pattern, &c->has_pattern, report ? report->begins : pattern, err);
+	if (rc == 0 && report)
+		rc = compile(&c->last, &c->has_last, report->ends, err);
+	if (rc == 0)
+		rc = open_files(c, files, err);
+	if (rc < 0) {
 		console_destroy(c);
-		return code;
+		return rc;
 	}
 	*out = c;
 	return 0;
@@ -135,6 +155,8 @@ void console_destroy(struct console *c)
 	for (unsigned i = 1; i < VIRTIO_CONSOLE_PORTS; i++)
 		if (c->files[i])
 			fclose(c->files[i]);
+	if (c->has_last)
+		regfree(&c->last);
 	fflush(stdout);
 	free(c);
 }
@@ -219,6 +241,27 @@ int session_status(const struct machine *m)
 	}
 }
 
+/* Code that came while the guest ran. */
+static void report_modules(const struct machine *m)
+{
+	size_t kinds[REWRITE_KINDS] = {0}, all = 0;
+
+	for (size_t i = 0; i < m->sites.len; i++) {
+		const struct rewrite_site *s = &m->sites.site[i];
+
+		if (s->in_module && !s->tail)
+			kinds[s->kind]++;
+		all += s->in_module;
+	}
+	if (!all)
+		return;
+	fprintf(stderr, "hindsight: rewritten in modules that are still loaded:");
+	for (unsigned i = 0; i < REWRITE_KINDS; i++)
+		if (kinds[i])
+			fprintf(stderr, " %s %zu", rewrite_kind_name(i), kinds[i]);
+	fprintf(stderr, "\n");
+}
+
 void session_report_end(const struct machine *m, const char *what)
 {
 	fflush(stdout);
@@ -227,6 +270,7 @@ void session_report_end(const struct machine *m, const char *what)
 		fprintf(stderr, " (status %u)", m->end_code);
 	fprintf(stderr, " at boundary %" PRIu64 ", guest time %.6f s\n", m->boundary,
 		(double)m->vtime / (double)NSEC_PER_SEC);
+	report_modules(m);
 }
 
 int session_fail(const struct err *err)

@@ -15,10 +15,15 @@
  * other ports to files. */
 struct console;
 
-/* pattern may be NULL; when it matches, the run of m (NULL: none) ends with END_UNTIL. What port N sends goes to
- * "files.N"; nowhere if that is NULL. */
+/*
+ * pattern may be NULL; when it matches, the run of m (NULL: none) ends with END_UNTIL. If it is the name of
+ * a report of Linux (debugger/linux.h), that is at the end of the report. What port N sends goes to "files.N"; nowhere
+ * if that is NULL.
+ */
 int console_create(struct console **c, struct machine *m, const char *pattern, const char *files,
 		   struct err *err);
+/* What was waited for has come, or at least begun. */
+bool console_matched(const struct console *c);
 void console_destroy(struct console *c);
 /* Suits machine.output; ctx is the console. */
 void console_output(void *ctx, enum dev_stream stream, uint8_t byte);
@@ -46,7 +51,7 @@ void session_close(struct session *s);
 
 /* Exit status for how a run ended. */
 int session_status(const struct machine *m);
-/* One line on stderr: how it ended, where, how much guest time. */
+/* On stderr: how it ended, where, how much guest time; what was rewritten in modules. */
 void session_report_end(const struct machine *m, const char *what);
 
 /* Print the sentence and return STATUS_FAILED. */

@@ -5,6 +5,7 @@
 #
 #   build  compiler and libraries of the program     test   unit tests, gdb, packers
 #   npt    the second kind of host (npt-host.sh)     clang, fuzz  clang with its run-time library
+#   linux  to build the kernel of examples/linux
 #
 # Every make target calls this, so with nothing missing it is one dpkg-query and no output. On
 # Debian and its relatives it installs through apt, as root or with sudo; elsewhere it installs
@@ -15,11 +16,12 @@ say() { printf 'deps: %s\n' "$*" >&2; }
 
 packages_of_group() {
 	case $1 in
-	build) echo gcc libc6-dev make pkg-config libzydis-dev libzstd-dev libxxhash-dev \
-		libelf-dev libdwarf-dev libslirp-dev ;;
+	build) echo gcc libc6-dev make pkg-config libzydis-dev zlib1g-dev liblzma-dev libzstd-dev \
+		liblz4-dev libxxhash-dev libelf-dev libdwarf-dev libslirp-dev ;;
 	test) echo libcmocka-dev gdb xz-utils zstd lz4 python3-minimal ;;
 	npt) echo qemu-system-x86 busybox-static bash cpio kmod ;;
 	clang | fuzz) echo clang libclang-rt-14-dev ;;
+	linux) echo gcc libc6-dev make flex bison bc libelf-dev busybox-static cpio xz-utils zstd lz4 ;;
 	*) return 1 ;;
 	esac
 }
@@ -27,10 +29,12 @@ packages_of_group() {
 # What proves a group present where there is no dpkg: "c:" a command, "h:" a header.
 proofs_of_group() {
 	case $1 in
-	build) echo c:cc c:make h:Zydis/Zydis.h h:zstd.h h:xxhash.h h:libelf.h h:libdwarf.h h:slirp/libslirp.h ;;
+	build) echo c:cc c:make h:Zydis/Zydis.h h:zlib.h h:lzma.h h:zstd.h h:lz4.h h:xxhash.h h:libelf.h h:libdwarf.h h:slirp/libslirp.h ;;
 	test) echo h:cmocka.h c:gdb c:xz c:zstd c:lz4 c:python3 ;;
 	npt) echo c:qemu-system-x86_64 c:busybox c:bash c:cpio c:modprobe c:dpkg-deb c:apt-get ;;
 	clang | fuzz) echo c:clang ;;
+	linux) echo c:cc c:make c:flex c:bison c:bc c:busybox c:cpio c:xz c:zstd c:lz4 c:dpkg-deb \
+		c:apt-get ;;
 	esac
 }
 
@@ -63,7 +67,7 @@ check_without_dpkg() {
 		return 0
 	fi
 	say "this is no Debian system and ${missing[*]} is missing: please install a C17 compiler, make," \
-		"Zydis 4, libzstd, xxHash, libelf, libdwarf and libslirp (to test also cmocka, gdb and, for the second" \
+		"Zydis 4, zlib, liblzma, libzstd, lz4, xxHash, libelf, libdwarf and libslirp (to test also cmocka, gdb and, for the second" \
 		"kind of host, QEMU, busybox, cpio, kmod and dpkg) with your own package manager"
 	return 1
 }
@@ -94,7 +98,7 @@ fi
 wanted=()
 for group in "$@"; do
 	if ! list=$(packages_of_group "$group"); then
-		say "there is no group '$group'; groups are build, test, npt, clang and fuzz"
+		say "there is no group '$group'; groups are build, test, npt, linux, clang and fuzz"
 		exit 2
 	fi
 	read -ra words <<<"$list"

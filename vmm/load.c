@@ -327,13 +327,8 @@ int load_enter_protected(struct load *l, uint64_t tss_base, struct err *err)
 }
 
 /* What the file is, when no loader wants it. */
-static int refuse(const struct guest_image *image, const struct elf_view *elf, struct err *err)
+static int refuse(const struct elf_view *elf, struct err *err)
 {
-	if (load_is_bzimage(image))
-		return err_set(
-			err, ENOEXEC,
-			"the kernel is a bzImage, which is not loaded: extract the vmlinux "
-			"from it with scripts/extract-vmlinux of the Linux source and give that");
 	if (elf)
 		return err_set(
 			err, ENOEXEC,
@@ -377,7 +372,15 @@ static int dispatch(struct load *l, struct err *err)
 		e->kind = GUEST_ELF64;
 		return load_elf64(l, elf, err);
 	}
-	return refuse(image, elf, err);
+	return refuse(elf, err);
+}
+
+bool loader_is_linux(const struct guest_image *image)
+{
+	struct elf_view elf;
+
+	return load_is_bzimage(image) ||
+	       (elf_magic(image) && elf_open(image, &elf, NULL) == 0 && load_linux_claims(&elf));
 }
 
 int loader_load(struct memory *mem, const struct guest_image *image,

@@ -298,8 +298,7 @@ static bool load_phdr(const struct elf_view *elf, uint64_t i, bool use_vaddr, El
 	return p->p_type == PT_LOAD && p->p_memsz > 0;
 }
 
-/* Name of a section, or "" if it cannot be had. */
-static const char *section_name(const struct elf_view *elf, const Elf64_Shdr *s)
+const char *elf_section_name(const struct elf_view *elf, const Elf64_Shdr *s)
 {
 	Elf64_Shdr table;
 	const char *name;
@@ -318,7 +317,7 @@ static const char *section_name(const struct elf_view *elf, const Elf64_Shdr *s)
 static int add_section_text(struct load *l, const struct elf_view *elf, const Elf64_Shdr *s,
 			    bool use_vaddr, struct err *err)
 {
-	const char *name = section_name(elf, s);
+	const char *name = elf_section_name(elf, s);
 
 	/* .altinstr_replacement holds code that the kernel copies over other code. */
 	if (!(s->sh_flags & SHF_ALLOC) || s->sh_type == SHT_NOBITS || s->sh_size == 0 ||

@@ -125,6 +125,8 @@ int elf_open(const struct guest_image *image, struct elf_view *elf, struct err *
 /* i < phnum, i < shnum. */
 Elf64_Phdr elf_phdr(const struct elf_view *elf, uint64_t i);
 Elf64_Shdr elf_shdr(const struct elf_view *elf, uint64_t i);
+/* Name of a section, or "" if it cannot be had. */
+const char *elf_section_name(const struct elf_view *elf, const Elf64_Shdr *s);
 /* The first note of this name and type in a PT_NOTE segment; desc may be NULL. */
 bool elf_find_note(const struct elf_view *elf, const char *name, uint32_t type,
 		   const uint8_t **desc, uint32_t *desc_size);
@@ -142,7 +144,10 @@ int load_pvh(struct load *l, const struct elf_view *elf, struct err *err);
 
 bool load_linux_claims(const struct elf_view *elf);
 int load_linux(struct load *l, const struct elf_view *elf, struct err *err);
-/* A compressed Linux image, which is recognised only to be refused with good advice. */
+
+/* load_bzimage.c */
+
+/* The file is a packed Linux image. */
 bool load_is_bzimage(const struct guest_image *image);
 
 /* load_multiboot.c */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * Linux as an uncompressed vmlinux, entered by the 64-bit boot protocol
+ * Linux as a vmlinux, entered by the 64-bit boot protocol
  * (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol", and zero-page.rst).
  */
 #include "vmm/load_internal.h"
@@ -17,7 +17,6 @@
 #define LINUX_EFER 0x500u	 /* LME LMA */
 
 #define LINUX_HEADER_MAGIC 0x53726448u /* "HdrS" */
-#define LINUX_HEADER_OFFSET 0x202
 #define LINUX_BOOT_FLAG 0xaa55
 #define LINUX_PROTOCOL 0x020f
 #define LINUX_LOADER_UNDEFINED 0xff
@@ -89,16 +88,6 @@ bool load_linux_claims(const struct elf_view *elf)
 			return true;
 	}
 	return false;
-}
-
-bool load_is_bzimage(const struct guest_image *image)
-{
-	uint32_t magic;
-
-	if (!load_range_ok(LINUX_HEADER_OFFSET, sizeof(magic), image->kernel_size))
-		return false;
-	memcpy(&magic, image->kernel + LINUX_HEADER_OFFSET, sizeof(magic));
-	return magic == LINUX_HEADER_MAGIC;
 }
 
 static int write_boot_params(struct load *l, uint64_t initrd, struct err *err)

@@ -50,7 +50,17 @@ struct guest_entry {
 };
 
 /*
- * Load the image into RAM and describe how to enter it. RAM must be fresh, that is zero: what the
+ * If the kernel is a bzImage, unpack the vmlinux in it and let image->kernel be that; *unpacked is then
+ * what the caller frees, when the image is used no more. Other files are left as they are, with *unpacked
+ * NULL. At most 1 GiB; damage and unknown packings are refused.
+ */
+int loader_unpack(struct guest_image *image, uint8_t **unpacked, struct err *err);
+
+/* True if the file, unpacked or not, is Linux. */
+bool loader_is_linux(const struct guest_image *image);
+
+/*
+ * Load the image, which is no bzImage any more, into RAM and describe how to enter it. RAM must be fresh, that is zero: what the
  * kernel wants zeroed is not written. vmm/load_internal.h has the map of low memory. sregs_reset:
  * what KVM_GET_SREGS gave for a fresh vCPU. On success the caller frees entry->text, which is
  * sorted by gpa and has no overlaps. On failure RAM may be partly written. Every size and offset in the

@@ -30,6 +30,10 @@
 #define RFLAGS_CF 1u
 /* OF, SF, ZF, AF and PF: cleared by RDRAND and RDSEED (SDM 2B). */
 #define RFLAGS_RANDOM_CLEARS 0x8d4u
+#define RFLAGS_PF 0x4u
+#define RFLAGS_ZF 0x40u
+/* OF, SF, ZF, AF, PF and CF: those that XOR sets (AF, which it leaves undefined, is cleared). */
+#define RFLAGS_ARITHMETIC 0x8d5u
 #define RFLAGS_RF (1ull << 16)
 
 /* IA32_APIC_BASE bit 11; while it is set KVM shows an APIC in CPUID. */
@@ -85,20 +89,35 @@ static int open_vm(struct machine *m, struct err *err)
 	return m->caps.msr_filter ? set_msr_filter(m, err) : 0;
 }
 
+/* Put the kernel into RAM and rewrite it. */
+static int load_kernel(struct machine *m, const struct guest_image *packed,
+		       const struct kvm_sregs *reset, struct err *err)
+{
+	struct guest_image image = *packed;
+	uint8_t *unpacked;
+	int rc = loader_unpack(&image, &unpacked, err);
+
+	if (rc < 0)
+		return rc;
+	rc = loader_load(m->mem, &image, reset, &m->entry, err);
+	if (rc == 0)
+		rc = rewrite_text(m->mem, &image, m->entry.text, m->entry.text_len, &m->sites, err);
+	if (rc == 0)
+		rc = modules_hook_kernel(&m->modules, m->mem, &image, &m->entry, &m->sites, err);
+	free(m->entry.text);
+	m->entry.text = NULL;
+	free(unpacked);
+	return rc;
+}
+
 static int load(struct machine *m, const struct guest_image *image, struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
 	struct kvm_sregs reset;
 	int rc = vcpu_get_sregs(v, &reset, err);
 
-	if (rc < 0)
-		return rc;
-	rc = loader_load(m->mem, image, &reset, &m->entry, err);
-	if (rc < 0)
-		return rc;
-	rc = rewrite_text(m->mem, image, m->entry.text, m->entry.text_len, &m->sites, err);
-	free(m->entry.text);
-	m->entry.text = NULL;
+	if (rc == 0)
+		rc = load_kernel(m, image, &reset, err);
 	if (rc < 0)
 		return rc;
 	m->entry.sregs.apic_base &= ~APIC_ENABLED;
@@ -311,6 +330,32 @@ static int rewritten(struct machine *m, struct vcpu *v, enum rewrite_kind kind, 
 	return 0;
 }
 
+/* The kernel announces a module: rewrite it, and do what the instruction did that gave way to the hook. An
+ * IN from the port that is no hook reads zeros. */
+static int announced(struct machine *m, struct vcpu *v, struct err *err)
+{
+	uint64_t rax = vcpu_regs(v)->rax;
+	const struct modules_hook *hook;
+	struct kvm_sregs sregs;
+	struct kvm_regs *r;
+	int rc = vcpu_complete(v, err);
+
+	if (rc < 0)
+		return rc;
+	hook = modules_find_hook(&m->modules, vcpu_regs(v)->rip);
+	note_history(m, (uint64_t)REWRITE_PORT_HOOK << 32, hook != NULL);
+	if (!hook)
+		return 0;
+	r = vcpu_regs_mut(v);
+	r->rax = rax;
+	*gpr(r, hook->to) = hook->clears ? 0 : *gpr(r, hook->from);
+	if (hook->clears)
+		r->rflags = (r->rflags & ~(uint64_t)RFLAGS_ARITHMETIC) | RFLAGS_ZF | RFLAGS_PF;
+	m->modules_announced++;
+	rc = vcpu_get_sregs(v, &sregs, err);
+	return rc < 0 ? rc : modules_rewrite(m->mem, &sregs, &m->sites, err);
+}
+
 static int boundary_io(struct machine *m, struct vcpu *v, struct err *err)
 {
 	struct kvm_run *run = v->run;
@@ -325,6 +370,12 @@ static int boundary_io(struct machine *m, struct vcpu *v, struct err *err)
 		m->vtime += CHARGE_REWRITTEN;
 		memset(data, 0, 4);
 		return rewritten(m, v, kind, err);
+	}
+	if (run->io.direction == KVM_EXIT_IO_IN && size == 4 && run->io.count == 1 &&
+	    port == REWRITE_PORT_HOOK) {
+		m->vtime += CHARGE_REWRITTEN;
+		memset(data, 0, 4);
+		return announced(m, v, err);
 	}
 	d = devices_find_port(m, port);
 	for (uint32_t i = 0; i < run->io.count; i++, data += size) {

@@ -13,6 +13,7 @@
 #include "vmm/dev/virtio_devices.h"
 #include "vmm/loader.h"
 #include "vmm/memory.h"
+#include "vmm/modules.h"
 #include "vmm/rewrite.h"
 #include "vmm/vcpu.h"
 
@@ -108,6 +109,7 @@ struct machine {
 	struct vcpu vcpu[MACHINE_VCPUS];
 	struct guest_entry entry; /* how the guest was entered; text is freed */
 	struct rewrite_sites sites;
+	struct modules modules;
 
 	/* Devices. */
 	struct dev_env env;
@@ -150,6 +152,7 @@ struct machine {
 
 	/* Counters for the user, no part of the state. */
 	uint64_t rewritten_executed;
+	uint64_t modules_announced;
 	uint64_t irqs_delivered;
 	uint64_t irq_steps; /* single steps made to find the place where an interrupt fits */
 

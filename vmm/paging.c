@@ -7,6 +7,7 @@
 
 /* Intel SDM volume 4, IA32_EFER. */
 #define EFER_LMA (1ull << 10)
+#define EFER_NXE (1ull << 11)
 
 /* Intel SDM volume 3A, section 4.3 ff.: bits of paging-structure entries. */
 #define ENTRY_PRESENT 0x1ull
@@ -16,6 +17,7 @@
 #define ENTRY_DIRTY 0x40ull
 #define ENTRY_LARGE 0x80ull
 #define ENTRY_ADDR 0x000ffffffffff000ull
+#define ENTRY_NX (1ull << 63)
 
 /* How one paging mode splits a linear address, top level first. */
 struct paging_mode {
@@ -126,6 +128,38 @@ int paging_translate(const struct memory *mem, const struct kvm_sregs *sregs, gv
 		return -EFAULT;
 	*gpa = w.gpa;
 	return 0;
+}
+
+static bool paging_executable(const struct kvm_sregs *sregs, const struct walk *w)
+{
+	for (unsigned i = 0; i < w->count && (sregs->efer & EFER_NXE); i++) {
+		if (w->entry[i].value & ENTRY_NX)
+			return false;
+	}
+	return true;
+}
+
+bool paging_find_executable(const struct memory *mem, const struct kvm_sregs *sregs, gva_t *at,
+			    gva_t end, gpa_t *gpa)
+{
+	while (at->v < end.v) {
+		struct walk w;
+		uint64_t step = PAGE_SIZE;
+		int ret = paging_walk(mem, sregs, *at, &w);
+
+		if (!ret && paging_executable(sregs, &w)) {
+			*gpa = GPA(w.gpa.v & PAGE_MASK);
+			at->v &= PAGE_MASK;
+			return true;
+		}
+		/* Past all that the missing entry would have mapped. */
+		if (ret && w.mode && w.count < w.mode->levels)
+			step <<= (w.mode->levels - w.count - 1) * w.mode->index_bits;
+		if ((at->v | (step - 1)) == UINT64_MAX)
+			return false;
+		at->v = (at->v | (step - 1)) + 1;
+	}
+	return false;
 }
 
 /* The first entry that has permissions and an accessed bit: PAE's top level has neither. */

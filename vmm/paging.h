@@ -21,6 +21,14 @@ int paging_read(const struct memory *mem, const struct kvm_sregs *sregs, gva_t g
 int paging_write(struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, const void *data,
 		 size_t len);
 
+/*
+ * The first page in [*at, end) that is mapped and that the kernel may execute: *at receives its address
+ * and *gpa where it lies. False if there is none. Costs a walk for each table that there is in the range,
+ * not for each page.
+ */
+bool paging_find_executable(const struct memory *mem, const struct kvm_sregs *sregs, gva_t *at,
+			    gva_t end, gpa_t *gpa);
+
 /* Kinds of data access, or'ed; the first two with the bits of a page fault's error code (SDM
  * 3A 4.7). */
 #define PAGING_WRITE 0x2u

@@ -40,6 +40,7 @@ struct marks {
 
 struct rewriter {
 	struct memory *mem;
+	const gpa_t *page; /* where each page of the range lies; NULL: they follow each other */
 	ZydisDecoder decoder;
 	struct marks marks;
 	struct rewrite_sites *sites;
@@ -49,7 +50,7 @@ struct rewriter {
 
 const char *rewrite_kind_name(enum rewrite_kind kind)
 {
-	static const char *const name[REWRITE_KINDS] = {
+	static const char *const name[REWRITE_HOOK + 1] = {
 		[REWRITE_RDTSC] = "rdtsc",
 		[REWRITE_RDTSCP] = "rdtscp",
 		[REWRITE_CPUID] = "cpuid",
@@ -59,9 +60,10 @@ const char *rewrite_kind_name(enum rewrite_kind kind)
 		[REWRITE_RDSEED16] = "rdseed (16 bits)",
 		[REWRITE_RDSEED32] = "rdseed (32 bits)",
 		[REWRITE_RDSEED64] = "rdseed (64 bits)",
+		[REWRITE_HOOK] = "hook for modules",
 	};
 
-	return (unsigned)kind < REWRITE_KINDS ? name[kind] : "unknown";
+	return (unsigned)kind <= REWRITE_HOOK ? name[kind] : "unknown";
 }
 
 bool rewrite_port_kind(uint16_t port, enum rewrite_kind *kind)
@@ -104,15 +106,14 @@ void rewrite_show_original(const struct rewrite_sites *sites, gpa_t gpa, uint8_t
 	}
 	for (; low < sites->len; low++) {
 		const struct rewrite_site *s = &sites->site[low];
+		uint64_t start, end;
 
 		if (s->gpa.v > gpa.v && s->gpa.v - gpa.v >= len)
 			break;
-		for (unsigned i = 0; i < s->len; i++) {
-			uint64_t at = s->gpa.v + i;
-
-			if (at >= gpa.v && at - gpa.v < len)
-				bytes[at - gpa.v] = s->original[i];
-		}
+		start = s->gpa.v > gpa.v ? s->gpa.v : gpa.v;
+		end = s->gpa.v + s->len < gpa.v + len ? s->gpa.v + s->len : gpa.v + len;
+		if (memcmp(bytes + (start - gpa.v), s->written + (start - s->gpa.v), end - start) == 0)
+			memcpy(bytes + (start - gpa.v), s->original + (start - s->gpa.v), end - start);
 	}
 }
 
@@ -320,17 +321,45 @@ static struct rewrite_site *add_site(struct rewriter *r)
 	return &s->site[s->len++];
 }
 
-static int rewrite_one(struct rewriter *r, const ZydisDecodedInstruction *insn,
-		       enum rewrite_kind kind, gva_t gva, gpa_t gpa)
+/* Where the byte at this offset of a range lies, and how many follow it there. */
+static gpa_t place(const struct rewriter *r, const struct text_range *t, size_t offset, size_t *room)
 {
-	uint8_t *bytes = memory_at_dirty(r->mem, gpa, insn->length);
-	struct rewrite_site *site = add_site(r);
+	if (!r->page) {
+		*room = t->size - offset;
+		return GPA(t->gpa.v + offset);
+	}
+	*room = PAGE_SIZE - offset % PAGE_SIZE;
+	return GPA(r->page[offset / PAGE_SIZE].v + offset % PAGE_SIZE);
+}
 
-	if (!bytes || !site)
-		return err_set(r->err, ENOMEM, "no memory for the table of rewritten instructions");
-	*site = (struct rewrite_site){.gva = gva, .gpa = gpa, .kind = kind, .len = insn->length};
-	memcpy(site->original, bytes, insn->length);
-	encode(insn, kind, bytes);
+static int rewrite_one(struct rewriter *r, const ZydisDecodedInstruction *insn,
+		       enum rewrite_kind kind, const struct text_range *t, size_t offset)
+{
+	uint8_t code[ZYDIS_MAX_INSTRUCTION_LENGTH];
+	size_t room;
+
+	encode(insn, kind, code);
+	for (size_t done = 0; done < insn->length; done += room) {
+		gpa_t gpa = place(r, t, offset + done, &room);
+		struct rewrite_site *site = add_site(r);
+		uint8_t *bytes;
+
+		if (room > insn->length - done)
+			room = insn->length - done;
+		bytes = memory_at_dirty(r->mem, gpa, room);
+		if (!bytes || !site)
+			return err_set(r->err, ENOMEM,
+				       "no memory for the table of rewritten instructions");
+		*site = (struct rewrite_site){.gva = GVA(t->gva.v + offset + done),
+					      .gpa = gpa,
+					      .kind = kind,
+					      .len = (uint8_t)room,
+					      .tail = done > 0,
+					      .in_module = r->page != NULL};
+		memcpy(site->original, bytes, room);
+		memcpy(site->written, code + done, room);
+		memcpy(bytes, code + done, room);
+	}
 	return 0;
 }
 
@@ -355,8 +384,7 @@ static int rewrite_span(struct rewriter *r, const struct text_range *t, const ui
 		} else {
 			if (from + insn.length > candidate && !locked &&
 			    instruction_kind(&insn, &kind)) {
-				ret = rewrite_one(r, &insn, kind, GVA(t->gva.v + from),
-						  GPA(t->gpa.v + from));
+				ret = rewrite_one(r, &insn, kind, t, from);
 				if (ret)
 					return ret;
 			}
@@ -455,5 +483,65 @@ int rewrite_text(struct memory *mem, const struct guest_image *image, const stru
 	free(r.marks.mark);
 	if (ret)
 		rewrite_sites_free(sites);
+	return ret;
+}
+
+int rewrite_hook(struct memory *mem, gva_t gva, gpa_t gpa, uint8_t len, struct rewrite_sites *sites,
+		 struct err *err)
+{
+	struct rewrite_site *grown = realloc(sites->site, (sites->len + 1) * sizeof(*grown));
+	uint8_t *bytes = memory_at_dirty(mem, gpa, len);
+	struct rewrite_site *site;
+
+	if (!grown || !bytes)
+		return err_set(err, ENOMEM, "no memory for the table of rewritten instructions");
+	sites->site = grown;
+	site = &grown[sites->len++];
+	*site = (struct rewrite_site){.gva = gva, .gpa = gpa, .kind = REWRITE_HOOK, .len = len};
+	memcpy(site->original, bytes, len);
+	memset(site->written, OPCODE_NOP, len);
+	site->written[0] = OPCODE_IN_EAX_IMM8;
+	site->written[1] = REWRITE_PORT_HOOK;
+	memcpy(bytes, site->written, len);
+	qsort(sites->site, sites->len, sizeof(sites->site[0]), site_compare);
+	return 0;
+}
+
+/* Sites whose bytes are no longer ours: freed, and perhaps used again. */
+static void drop_stale(const struct memory *mem, struct rewrite_sites *sites)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < sites->len; i++) {
+		const struct rewrite_site *s = &sites->site[i];
+		const void *now = memory_at(mem, s->gpa, s->len);
+
+		if (now && memcmp(now, s->written, s->len) == 0)
+			sites->site[kept++] = *s;
+	}
+	sites->len = kept;
+}
+
+int rewrite_pages(struct memory *mem, gva_t gva, const gpa_t *page, size_t pages,
+		  struct rewrite_sites *sites, struct err *err)
+{
+	struct text_range range = {.gva = gva, .size = pages * PAGE_SIZE};
+	struct rewriter r = {.mem = mem, .page = page, .sites = sites, .cap = sites->len, .err = err};
+	uint8_t *code = malloc(range.size);
+	int ret = 0;
+
+	if (!code)
+		return err_set(err, ENOMEM, "no memory to rewrite %zu pages of code", pages);
+	drop_stale(mem, sites);
+	for (size_t i = 0; i < pages && !ret; i++)
+		if (memory_read(mem, page[i], code + i * PAGE_SIZE, PAGE_SIZE))
+			ret = err_set(err, EFAULT, "code at 0x%" PRIx64 " is not in RAM",
+				      (uint64_t)(gva.v + i * PAGE_SIZE));
+	ZydisDecoderInit(&r.decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	if (!ret)
+		ret = rewrite_span(&r, &range, code, 0, range.size);
+	if (sites->len)
+		qsort(sites->site, sites->len, sizeof(sites->site[0]), site_compare);
+	free(code);
 	return ret;
 }

@@ -37,6 +37,11 @@
  */
 #define REWRITE_PORT_FIRST 0x28
 #define REWRITE_PORT_LAST 0x36
+/* Of the hook that vmm/modules.h puts into the kernel. */
+#define REWRITE_PORT_HOOK 0x37
+
+/* Of IN EAX, imm8. */
+#define REWRITE_IN_LENGTH 2u
 
 enum rewrite_kind {
 	REWRITE_RDTSC,
@@ -48,15 +53,20 @@ enum rewrite_kind {
 	REWRITE_RDSEED16,
 	REWRITE_RDSEED32,
 	REWRITE_RDSEED64,
-	REWRITE_KINDS
+	REWRITE_KINDS,
+	REWRITE_HOOK = REWRITE_KINDS /* the hook for modules, which replaces another instruction */
 };
 
+/* An instruction, or the part of it that lies in one page. */
 struct rewrite_site {
 	gva_t gva;
 	gpa_t gpa;
 	enum rewrite_kind kind;
 	uint8_t len;
+	bool tail;      /* not its first part */
+	bool in_module; /* by rewrite_pages */
 	uint8_t original[15];
+	uint8_t written[15];
 };
 
 struct rewrite_sites {
@@ -74,7 +84,18 @@ struct rewrite_sites {
 int rewrite_text(struct memory *mem, const struct guest_image *image, const struct text_range *text,
 		 size_t text_len, struct rewrite_sites *sites, struct err *err);
 void rewrite_sites_free(struct rewrite_sites *sites);
-/* Replace the rewritten bytes in a copy of guest memory [gpa, gpa+len) by the original ones. */
+/*
+ * The same for 64-bit code that has come to [gva, gva+pages) later, page i of which lies at page[i]; gva is
+ * page-aligned. Decoded linearly. Adds to sites, and drops those whose code is there no more. What has been
+ * rewritten already stays as it is.
+ */
+int rewrite_pages(struct memory *mem, gva_t gva, const gpa_t *page, size_t pages,
+		  struct rewrite_sites *sites, struct err *err);
+/* Replace the instruction of this length at gva, which lies at gpa, by an IN from REWRITE_PORT_HOOK. */
+int rewrite_hook(struct memory *mem, gva_t gva, gpa_t gpa, uint8_t len, struct rewrite_sites *sites,
+		 struct err *err);
+/* Replace the rewritten bytes in a copy of guest memory [gpa, gpa+len) by the original ones; where other
+ * code has taken their place nothing is replaced. */
 void rewrite_show_original(const struct rewrite_sites *sites, gpa_t gpa, uint8_t *bytes,
 			   size_t len);
 const char *rewrite_kind_name(enum rewrite_kind kind);

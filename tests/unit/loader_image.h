@@ -174,6 +174,7 @@ static inline struct buf build(const struct plan *p)
 
 struct run {
 	struct memory *mem;
+	uint8_t *unpacked;
 	struct guest_entry entry;
 	struct err err;
 	int ret;
@@ -193,7 +194,9 @@ static inline struct run load_with(const struct buf *file, uint64_t ram, const c
 
 	if (memory_create(&r.mem, -1, ram, false, &r.err))
 		fail_msg("%s", r.err.text);
-	r.ret = loader_load(r.mem, &image, &reset, &r.entry, &r.err);
+	r.ret = loader_unpack(&image, &r.unpacked, &r.err);
+	if (r.ret == 0)
+		r.ret = loader_load(r.mem, &image, &reset, &r.entry, &r.err);
 	return r;
 }
 
@@ -205,6 +208,7 @@ static inline struct run load(const struct buf *file)
 static inline void done(struct run *r, struct buf *file)
 {
 	free(r->entry.text);
+	free(r->unpacked);
 	memory_destroy(r->mem);
 	buf_free(file);
 }
@@ -357,20 +361,23 @@ static inline void survive(struct buf file, uint64_t seed)
 					    .initrd = data,
 					    .initrd_size = i % 2 ? sizeof(data) : 0,
 					    .cmdline = "x=y"};
-		struct guest_entry entry;
+		struct guest_entry entry = {0};
 		struct err err = {""};
+		uint8_t *unpacked;
 
-		if (loader_load(mem, &image, &reset, &entry, &err)) {
+		if (loader_unpack(&image, &unpacked, &err) ||
+		    loader_load(mem, &image, &reset, &entry, &err)) {
 			assert_true(strlen(err.text) > 0);
 			assert_null(entry.text);
 		} else {
 			loaded++;
-			assert_true(entry.text_len <= b.len / sizeof(Elf32_Shdr) + 1);
+			assert_true(entry.text_len <= image.kernel_size / sizeof(Elf32_Shdr) + 1);
 			for (size_t k = 0; k < entry.text_len; k++)
 				assert_non_null(
 					memory_at(mem, entry.text[k].gpa, entry.text[k].size));
 			free(entry.text);
 		}
+		free(unpacked);
 		free(b.data);
 	}
 	/* If nothing or everything loads, the damage is not of the kind that finds faults. */

@@ -306,8 +306,13 @@ static void test_show_original(void **state)
 	}
 	/* Windows that begin before the text, and the end of the address space. */
 	memset(bytes, 0x55, sizeof(bytes));
+	memcpy(bytes + 1, f->after, 2);
 	rewrite_show_original(&f->sites, GPA(TEXT_GPA - 1), bytes, 3);
 	assert_memory_equal(bytes, "\x55\x0f\x31", 3);
+	/* Other code has come there. */
+	memset(bytes, 0x55, sizeof(bytes));
+	rewrite_show_original(&f->sites, GPA(TEXT_GPA), bytes, 2);
+	assert_memory_equal(bytes, "\x55\x55", 2);
 	rewrite_show_original(&f->sites, GPA(UINT64_MAX - 7), bytes, 8);
 }
 
