@@ -32,7 +32,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
-kvm_TESTS := test_probe test_divergence test_positions
+kvm_TESTS := test_probe test_divergence test_positions test_watch
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
 	examples/irq_race/session.sh
@@ -40,8 +40,8 @@ RESULTS := $(BUILD)/results/results.txt
 
 # Guests of the battery that each kind of host replays without fail; docs/determinism.md tells what is open:
 # an interrupt that waits over a return to user mode (sse, user), and tight loops without a clock (the others).
-BATTERY := idle instrs memloop nested paging poll selfmod serial_in shadows spin storm strings tasks
-BATTERY_NPT := idle poll shadows spin sse storm strings
+BATTERY := idle instrs memloop nested paging poll selfmod serial_in shadows spin storm strings tasks wide
+BATTERY_NPT := idle poll shadows spin sse storm strings wide
 
 .PHONY: all
 all: $(BUILD)/hindsight

@@ -197,19 +197,25 @@ int assist_check_store(struct assist *a, const ZydisDecodedOperand *op, size_t s
 	return resolve(a, op, size, alignment, true, &span);
 }
 
+static int put(struct assist *a, gpa_t gpa, const void *data, size_t len)
+{
+	struct vcpu *v = a->v;
+
+	return v->store ? v->store(v->store_ctx, gpa, data, len, a->err)
+			: memory_write(v->mem, gpa, data, len);
+}
+
 int assist_store(struct assist *a, const ZydisDecodedOperand *op, const void *data, size_t size,
 		 size_t alignment)
 {
 	struct span span;
 	int ret = resolve(a, op, size, alignment, true, &span);
 
-	if (ret)
-		return ret;
-	memory_write(a->v->mem, span.gpa[0], data, span.len[0]);
-	if (span.len[1])
-		memory_write(a->v->mem, span.gpa[1], (const uint8_t *)data + span.len[0],
-			     span.len[1]);
-	return 0;
+	if (!ret)
+		ret = put(a, span.gpa[0], data, span.len[0]);
+	if (!ret && span.len[1])
+		ret = put(a, span.gpa[1], (const uint8_t *)data + span.len[0], span.len[1]);
+	return ret;
 }
 
 int assist_get_fpu(struct assist *a, struct kvm_xsave *area)

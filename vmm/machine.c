@@ -109,6 +109,38 @@ static int load(struct machine *m, const struct guest_image *image, struct err *
 	return 0;
 }
 
+/* If the memory is watched, make the store and report it. len: at most 8. */
+static int watched_store(struct machine *m, gpa_t gpa, const void *data, unsigned len, bool *was,
+			 struct err *err)
+{
+	uint64_t old = 0, now = 0;
+
+	*was = memory_watched_store(m->mem, gpa, data, len, &old);
+	if (!*was || !m->nondet->watched)
+		return 0;
+	memcpy(&now, data, len);
+	return m->nondet->watched(m->nondet_ctx, m, gpa, len, old, now, err);
+}
+
+/* struct vcpu.store. Reported in pieces of the size in which KVM lets them out. */
+static int store_for_guest(void *ctx, gpa_t gpa, const void *data, size_t len, struct err *err)
+{
+	struct machine *m = ctx;
+	const uint8_t *from = data;
+	int rc = 0;
+
+	for (size_t done = 0, n; rc == 0 && done < len; done += n) {
+		gpa_t at = GPA(gpa.v + done);
+		bool watched;
+
+		n = len - done < 8 ? len - done : 8;
+		rc = watched_store(m, at, from + done, (unsigned)n, &watched, err);
+		if (rc == 0 && !watched && memory_write(m->mem, at, from + done, n))
+			rc = err_set(err, EFAULT, "a store to 0x%" PRIx64 ", which is not RAM", at.v);
+	}
+	return rc;
+}
+
 int machine_create(struct machine **out, const struct machine_config *config,
 		   const struct guest_image *image, bool digests, struct err *err)
 {
@@ -134,6 +166,8 @@ int machine_create(struct machine **out, const struct machine_config *config,
 	rc = vcpu_create(&m->vcpu[0], m->kvm_fd, m->vm_fd, &m->caps, m->mem, err);
 	if (rc < 0)
 		goto fail;
+	m->vcpu[0].store = store_for_guest;
+	m->vcpu[0].store_ctx = m;
 	devices_init(m);
 	rc = load(m, image, err);
 	if (rc < 0)
@@ -393,16 +427,11 @@ static void boundary_msr(struct machine *m, struct vcpu *v)
 static int try_watched(struct machine *m, struct vcpu *v, bool *was, struct err *err)
 {
 	struct kvm_run *run = v->run;
-	uint64_t old = 0, now = 0;
 
-	*was = run->exit_reason == KVM_EXIT_MMIO && run->mmio.is_write && run->mmio.len <= 8 &&
-	       memory_watched_store(m->mem, GPA(run->mmio.phys_addr), run->mmio.data, run->mmio.len,
-				    &old);
-	if (!*was || !m->nondet->watched)
+	*was = false;
+	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write || run->mmio.len > 8)
 		return 0;
-	memcpy(&now, run->mmio.data, run->mmio.len);
-	return m->nondet->watched(m->nondet_ctx, m, GPA(run->mmio.phys_addr), run->mmio.len, old, now,
-				  err);
+	return watched_store(m, GPA(run->mmio.phys_addr), run->mmio.data, run->mmio.len, was, err);
 }
 
 /* The guest has halted: let vtime jump from deadline to deadline until something interrupts. */

@@ -27,6 +27,11 @@ struct vcpu {
 	const struct host_caps *caps;
 	struct memory *mem;
 
+	/* Makes a store on the guest's behalf (assist), so that a watch on memory sees it. Set by the
+	 * machine; NULL: memory is just written. */
+	int (*store)(void *ctx, gpa_t gpa, const void *data, size_t len, struct err *err);
+	void *store_ctx;
+
 	bool regs_dirty;         /* run->s.regs.regs must go back into KVM */
 	bool completion_pending; /* an I/O, MMIO or MSR access waits for re-entry */
 	bool exit_stashed;       /* completing one access gave the next exit (string I/O, split MMIO) */
