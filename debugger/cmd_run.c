@@ -28,7 +28,7 @@ static int begin_trace(struct trace_writer **w, const struct options *o, const s
 {
 	char cpu[128];
 	struct trace_machine tm = {
-		.config = o->machine,
+		.config = m->config,
 		.clock = clock,
 		.quantum = o->quantum,
 		.time_rate = o->time_rate,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "replay/event.h"
 
+#include "vmm/cpuid.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +32,7 @@ void trace_machine_encode(const struct trace_machine *tm, struct buf *out)
 	buf_put_u8(out, tm->cpuid_hidden);
 	buf_put_u64(out, tm->quantum);
 	buf_put_u64(out, rate);
+	buf_put_u64(out, tm->config.xfeatures);
 	buf_put_u64(out, tm->kernel_size);
 	buf_put_u64(out, tm->initrd_size);
 	buf_put_str(out, tm->cmdline);
@@ -52,6 +55,7 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	tm->quantum = reader_u64(&in);
 	rate = reader_u64(&in);
 	memcpy(&tm->time_rate, &rate, sizeof(rate));
+	tm->config.xfeatures = reader_u64(&in);
 	tm->kernel_size = reader_u64(&in);
 	tm->initrd_size = reader_u64(&in);
 	tm->cmdline = reader_str(&in, CMDLINE_MAX);
@@ -62,6 +66,8 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	if (clock > CLOCK_EMUL)
 		return err_set(err, EBADMSG, "the trace needs clock kind %u, which this hindsight does not know",
 			       clock);
+	if (!cpuid_is_xfeatures(tm->config.xfeatures))
+		return err_set(err, EBADMSG, "the trace's machine description has impossible vector registers");
 	tm->clock = (enum clock_kind)clock;
 	if (tm->config.mem_size < MEMORY_MIN || tm->config.mem_size > MEMORY_MAX ||
 	    tm->config.mem_size % PAGE_SIZE)

@@ -157,5 +157,5 @@ int replay_file_check_host(const struct replay_file *f, const struct machine *m,
 			       "the trace was recorded on another CPU (%s; this is %s), and CPUID in user mode "
 			       "cannot be hidden on one of them: replay it on a host with that CPU",
 			       f->tm.host_cpu, here);
-	return cpuid_check_host(m->kvm_fd, err);
+	return cpuid_check_host(m->kvm_fd, f->tm.config.xfeatures, err);
 }

@@ -157,13 +157,16 @@ int machine_create(struct machine **out, const struct machine_config *config,
 	rc = host_probe(&m->caps, false, err);
 	if (rc < 0)
 		goto fail;
+	if (m->config.xfeatures == MACHINE_XFEATURES_OF_HOST)
+		m->config.xfeatures = cpuid_choose_xfeatures(&m->caps);
 	rc = open_vm(m, err);
 	if (rc < 0)
 		goto fail;
 	rc = memory_create(&m->mem, m->vm_fd, config->mem_size, digests, err);
 	if (rc < 0)
 		goto fail;
-	rc = vcpu_create(&m->vcpu[0], m->kvm_fd, m->vm_fd, &m->caps, m->mem, err);
+	rc = vcpu_create(&m->vcpu[0], m->kvm_fd, m->vm_fd, &m->caps, m->mem,
+			 m->config.xfeatures, err);
 	if (rc < 0)
 		goto fail;
 	m->vcpu[0].store = store_for_guest;
@@ -300,7 +303,7 @@ static int rewritten(struct machine *m, struct vcpu *v, enum rewrite_kind kind, 
 {
 	struct kvm_regs *r;
 	uint64_t rax = vcpu_regs(v)->rax, rcx = vcpu_regs(v)->rcx;
-	uint64_t value = 0;
+	uint64_t value = 0, xcr0;
 	struct kvm_sregs sregs;
 	uint8_t before[4];
 	uint32_t out[4];
@@ -324,7 +327,10 @@ static int rewritten(struct machine *m, struct vcpu *v, enum rewrite_kind kind, 
 		r->rdx = value >> 32;
 		break;
 	case REWRITE_CPUID:
-		cpuid_answer((uint32_t)rax, (uint32_t)rcx, sregs.cr4, out);
+		rc = vcpu_get_xcr0(v, &xcr0, err);
+		if (rc < 0)
+			return rc;
+		cpuid_answer(m->config.xfeatures, (uint32_t)rax, (uint32_t)rcx, sregs.cr4, xcr0, out);
 		r->rax = out[0];
 		r->rbx = out[1];
 		r->rcx = out[2];

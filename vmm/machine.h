@@ -24,7 +24,10 @@ struct machine_config {
 	uint64_t mem_size;  /* bytes */
 	uint64_t seed;      /* of RDRAND and RDSEED */
 	int64_t epoch;      /* date of the RTC at vtime 0, seconds since 1970 UTC */
+	uint64_t xfeatures; /* see cpuid.h; MACHINE_XFEATURES_OF_HOST: what fits this host, set by machine_create */
 };
+
+#define MACHINE_XFEATURES_OF_HOST UINT64_MAX
 
 enum machine_end {
 	END_NONE,

@@ -102,7 +102,9 @@ static inline void record_guest(struct recording *rec, const char *guest, const 
 				int input_fd)
 {
 	struct guest_image image = {.cmdline = cmdline};
-	struct machine_config config = {.mem_size = RECORDING_MEM, .seed = 3};
+	struct machine_config config = {.mem_size = RECORDING_MEM,
+					.seed = 3,
+					.xfeatures = MACHINE_XFEATURES_OF_HOST};
 	struct recorder_options options = {
 		.quantum = RECORDING_QUANTUM, .time_rate = 1, .input_fd = input_fd};
 	struct trace_machine tm = {.config = config,
@@ -126,6 +128,7 @@ static inline void record_guest(struct recording *rec, const char *guest, const 
 	assert_ok(machine_create(&m, &config, &image, true, &err), err);
 	options.clock = caps_has_clock(&m->caps) ? CLOCK_EMUL : CLOCK_STATE;
 	cpuid_host_signature(cpu, sizeof(cpu));
+	tm.config = m->config;
 	tm.clock = options.clock;
 	tm.host_cpu = cpu;
 	tm.host_kernel = m->caps.kernel;

@@ -238,7 +238,7 @@ static void test_landmark_size(void **state)
 static struct trace_machine some_machine(void)
 {
 	return (struct trace_machine){
-		.config = {.mem_size = 64ull << 20, .seed = UINT64_MAX, .epoch = -1},
+		.config = {.mem_size = 64ull << 20, .seed = UINT64_MAX, .epoch = -1, .xfeatures = 7},
 		.clock = CLOCK_EMUL,
 		.quantum = 5000000,
 		.time_rate = 0.1,
@@ -264,6 +264,7 @@ static void test_machine_identity(void **state)
 	assert_int_equal(out.config.mem_size, in.config.mem_size);
 	assert_int_equal(out.config.seed, in.config.seed);
 	assert_int_equal(out.config.epoch, in.config.epoch);
+	assert_int_equal(out.config.xfeatures, in.config.xfeatures);
 	assert_int_equal(out.clock, in.clock);
 	assert_int_equal(out.quantum, in.quantum);
 	assert_memory_equal(&out.time_rate, &in.time_rate, sizeof(in.time_rate));
