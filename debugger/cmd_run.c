@@ -68,6 +68,7 @@ static int run_guest(const struct options *o, bool record)
 	struct recorder *recorder = NULL;
 	struct console *console = NULL;
 	struct machine *m = NULL;
+	struct assist_counts assists;
 	struct err err = {0};
 	int status = STATUS_FAILED;
 	int rc = session_map_file(o->kernel, &image.kernel, &image.kernel_size, &err);
@@ -103,6 +104,8 @@ static int run_guest(const struct options *o, bool record)
 		/* The first error is the one to tell; keep what led to it. */
 		recorder_finish(recorder, NULL);
 	}
+	assist_count(&m->vcpu[0], &assists);
+	session_print_assists(stderr, "hindsight: completed for this host's KVM: ", &assists);
 	if (w)
 		report_recording(recorder, w, o->output);
 out:

@@ -75,6 +75,38 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	return 0;
 }
 
+void trace_end_encode(const struct assist_counts *counts, struct buf *out)
+{
+	buf_put_varint(out, counts->len);
+	for (unsigned i = 0; i < counts->len; i++) {
+		buf_put_str(out, counts->of[i].name);
+		buf_put_varint(out, counts->of[i].count);
+	}
+}
+
+int trace_end_decode(const uint8_t *data, size_t len, struct assist_counts *counts, struct err *err)
+{
+	struct reader in = reader_init(data, len);
+	uint64_t n = reader_varint(&in);
+
+	*counts = (struct assist_counts){0};
+	if (n > ASSIST_COUNTS_MAX)
+		in.failed = true;
+	for (uint64_t i = 0; i < n && !in.failed; i++) {
+		char *name = reader_str(&in, ASSIST_NAME_MAX - 1);
+
+		if (!name)
+			break;
+		strcpy(counts->of[i].name, name);
+		free(name);
+		counts->of[i].count = reader_varint(&in);
+		counts->len++;
+	}
+	if (in.failed || counts->len != n || reader_left(&in))
+		return err_set(err, EBADMSG, "the trace's end frame is damaged");
+	return 0;
+}
+
 void trace_machine_free(struct trace_machine *tm)
 {
 	free(tm->cmdline);

@@ -135,7 +135,11 @@ int replay_file_next(struct replay_file *f, struct event *e, struct err *err)
 		if (type == TRACE_EVENTS) {
 			f->frame = reader_init(data, len);
 			f->pending = true;
-		} else if (type != TRACE_END) {
+		} else if (type == TRACE_END) {
+			rc = trace_end_decode(data, len, &f->assists, err);
+			if (rc < 0)
+				return rc;
+		} else {
 			return err_set(err, EBADMSG, "the trace has a frame of type %u among its events", type);
 		}
 	}

@@ -22,6 +22,7 @@ struct replay_file {
 	struct reader frame;
 	struct event_codec codec;
 	bool pending;  /* `frame` has been begun */
+	struct assist_counts assists; /* once the end mark has been read */
 };
 
 /* -EBADMSG with what is damaged. */

@@ -32,6 +32,23 @@ const char *assist_name(enum assist_kind kind)
 	return (unsigned)kind < ASSIST_KINDS ? name[kind] : "unknown";
 }
 
+static void add_count(struct assist_counts *counts, const char *name, uint64_t count)
+{
+	if (!count)
+		return;
+	snprintf(counts->of[counts->len].name, ASSIST_NAME_MAX, "%s", name);
+	counts->of[counts->len++].count = count;
+}
+
+void assist_count(const struct vcpu *v, struct assist_counts *counts)
+{
+	_Static_assert(ASSIST_KINDS < ASSIST_COUNTS_MAX, "room for SYSCALL too");
+	*counts = (struct assist_counts){0};
+	for (unsigned i = 0; i < ASSIST_KINDS; i++)
+		add_count(counts, assist_name((enum assist_kind)i), v->assists[i]);
+	add_count(counts, "syscall", v->syscalls_repaired);
+}
+
 int assist_raise(struct assist *a, uint8_t vector, uint32_t error)
 {
 	a->event = ASSIST_FAULT;

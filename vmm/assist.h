@@ -31,6 +31,21 @@ enum assist_kind {
 /* Instruction or group, for statistics. */
 const char *assist_name(enum assist_kind kind);
 
+/* How often the host's KVM was helped out, by kind. */
+#define ASSIST_NAME_MAX 24
+#define ASSIST_COUNTS_MAX 32
+
+struct assist_counts {
+	unsigned len;
+	struct {
+		char name[ASSIST_NAME_MAX];
+		uint64_t count;
+	} of[ASSIST_COUNTS_MAX];
+};
+
+/* Kinds that occurred; a SYSCALL that vcpu.c repaired is one. Empty on a host that needs no help. */
+void assist_count(const struct vcpu *v, struct assist_counts *counts);
+
 /*
  * Execute the instruction at the vCPU's RIP and advance RIP, or inject the exception it raises. The
  * failed instruction must have had no effect yet. -EOPNOTSUPP with the instruction's text, address
