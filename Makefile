@@ -19,7 +19,7 @@ endif
 base_SRC := base/err.c base/buf.c
 dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c
 vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
-	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_exec.c vmm/assist_xsave.c vmm/rewrite.c vmm/load.c vmm/load_elf.c \
+	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_exec.c vmm/assist_xsave.c vmm/assist_system.c vmm/rewrite.c vmm/load.c vmm/load_elf.c \
 	vmm/load_linux.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \

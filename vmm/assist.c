@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define EFER_LMA (1ull << 10)
 #define DR6_BS (1ull << 14)
 
 const char *assist_name(enum assist_kind kind)
@@ -26,6 +25,8 @@ const char *assist_name(enum assist_kind kind)
 		[ASSIST_INTEGER] = "integer",
 		[ASSIST_XSAVE] = "xsave/xrstor",
 		[ASSIST_XCR] = "xgetbv/xsetbv",
+		[ASSIST_DESCRIPTOR] = "lar/lsl/verr/verw",
+		[ASSIST_UNDEFINED] = "undefined",
 	};
 
 	_Static_assert(ASSIST_KINDS <= VCPU_ASSISTS_MAX, "struct vcpu counts every kind");
@@ -149,15 +150,22 @@ struct span {
 	size_t len[2];
 };
 
-static int translate(struct assist *a, gva_t gva, size_t size, bool write, struct span *span)
+/* Kind of access that an operand makes. */
+static unsigned operand_access(const struct assist *a, bool write)
 {
-	size_t room = (size_t)(PAGE_SIZE - (gva.v & ~PAGE_MASK));
 	unsigned access = write ? PAGING_WRITE : 0;
 
 	if (cpl_of(a) == 3)
 		access |= PAGING_USER;
 	else if ((a->sregs.cr4 & X86_CR4_SMAP) && !(a->regs.rflags & X86_EFLAGS_AC))
 		access |= PAGING_NO_USER_PAGES;
+	return access;
+}
+
+static int translate(struct assist *a, gva_t gva, size_t size, unsigned access, struct span *span)
+{
+	size_t room = (size_t)(PAGE_SIZE - (gva.v & ~PAGE_MASK));
+
 	span->len[0] = size < room ? size : room;
 	span->len[1] = size - span->len[0];
 	for (unsigned i = 0; i < 2 && span->len[i]; i++) {
@@ -189,7 +197,14 @@ static int resolve(struct assist *a, const ZydisDecodedOperand *op, size_t size,
 	gva_t gva;
 	int ret = assist_address(a, op, size, alignment, &gva);
 
-	return ret ? ret : translate(a, gva, size, write, span);
+	return ret ? ret : translate(a, gva, size, operand_access(a, write), span);
+}
+
+static void read_span(const struct assist *a, const struct span *span, void *out)
+{
+	memory_read(a->v->mem, span->gpa[0], out, span->len[0]);
+	if (span->len[1])
+		memory_read(a->v->mem, span->gpa[1], (uint8_t *)out + span->len[0], span->len[1]);
 }
 
 int assist_load(struct assist *a, const ZydisDecodedOperand *op, void *out, size_t size,
@@ -198,12 +213,19 @@ int assist_load(struct assist *a, const ZydisDecodedOperand *op, void *out, size
 	struct span span;
 	int ret = resolve(a, op, size, alignment, false, &span);
 
-	if (ret)
-		return ret;
-	memory_read(a->v->mem, span.gpa[0], out, span.len[0]);
-	if (span.len[1])
-		memory_read(a->v->mem, span.gpa[1], (uint8_t *)out + span.len[0], span.len[1]);
-	return 0;
+	if (!ret)
+		read_span(a, &span, out);
+	return ret;
+}
+
+int assist_load_system(struct assist *a, gva_t gva, void *out, size_t size)
+{
+	struct span span;
+	int ret = translate(a, gva, size, 0, &span);
+
+	if (!ret)
+		read_span(a, &span, out);
+	return ret;
 }
 
 int assist_check_store(struct assist *a, const ZydisDecodedOperand *op, size_t size,
@@ -290,17 +312,6 @@ static int run_int(struct assist *a)
 	return ASSIST_EVENT;
 }
 
-static int run_clac_stac(struct assist *a)
-{
-	if (!(a->sregs.cr4 & X86_CR4_SMAP) || cpl_of(a))
-		return assist_raise(a, VECTOR_UD, 0);
-	if (a->insn.mnemonic == ZYDIS_MNEMONIC_STAC)
-		a->regs.rflags |= X86_EFLAGS_AC;
-	else
-		a->regs.rflags &= ~(uint64_t)X86_EFLAGS_AC;
-	return 0;
-}
-
 struct assist_row {
 	ZydisMnemonic mnemonic;
 	enum assist_kind kind;
@@ -311,14 +322,27 @@ struct assist_row {
 static const struct assist_row rows[] = {
 	{ZYDIS_MNEMONIC_INT3, ASSIST_INT3, run_int},
 	{ZYDIS_MNEMONIC_INT, ASSIST_INT_N, run_int},
-	{ZYDIS_MNEMONIC_CLAC, ASSIST_CLAC_STAC, run_clac_stac},
-	{ZYDIS_MNEMONIC_STAC, ASSIST_CLAC_STAC, run_clac_stac},
+	{ZYDIS_MNEMONIC_CLAC, ASSIST_CLAC_STAC, assist_clac_stac},
+	{ZYDIS_MNEMONIC_STAC, ASSIST_CLAC_STAC, assist_clac_stac},
 	{ZYDIS_MNEMONIC_XSAVE, ASSIST_XSAVE, assist_xsave},
 	{ZYDIS_MNEMONIC_XSAVE64, ASSIST_XSAVE, assist_xsave},
 	{ZYDIS_MNEMONIC_XRSTOR, ASSIST_XSAVE, assist_xrstor},
 	{ZYDIS_MNEMONIC_XRSTOR64, ASSIST_XSAVE, assist_xrstor},
 	{ZYDIS_MNEMONIC_XGETBV, ASSIST_XCR, assist_xgetbv},
 	{ZYDIS_MNEMONIC_XSETBV, ASSIST_XCR, assist_xsetbv},
+	{ZYDIS_MNEMONIC_LAR, ASSIST_DESCRIPTOR, assist_descriptor},
+	{ZYDIS_MNEMONIC_LSL, ASSIST_DESCRIPTOR, assist_descriptor},
+	{ZYDIS_MNEMONIC_VERR, ASSIST_DESCRIPTOR, assist_descriptor},
+	{ZYDIS_MNEMONIC_VERW, ASSIST_DESCRIPTOR, assist_descriptor},
+	/* Not in the guest's CPUID; UD1 is a compiler's trap. */
+	{ZYDIS_MNEMONIC_UD1, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_INVPCID, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_RDPKRU, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_WRPKRU, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_XSAVES, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_XSAVES64, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_XRSTORS, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_XRSTORS64, ASSIST_UNDEFINED, assist_undefined},
 };
 
 /* Read as much of the instruction as is mapped, and decode it. */

@@ -25,6 +25,8 @@ enum assist_kind {
 	ASSIST_INTEGER,	  /* BMI, POPCNT, MOVBE and others on general registers */
 	ASSIST_XSAVE,	  /* XSAVE and XRSTOR */
 	ASSIST_XCR,	  /* XGETBV and XSETBV */
+	ASSIST_DESCRIPTOR, /* LAR, LSL, VERR, VERW */
+	ASSIST_UNDEFINED, /* #UD for what the guest's CPU does not have */
 	ASSIST_KINDS
 };
 

@@ -11,6 +11,9 @@
 
 #include <Zydis/Zydis.h>
 
+/* Long mode is active (SDM 4, IA32_EFER). */
+#define EFER_LMA (1ull << 10)
+
 /* A row's function returns 0 (done), ASSIST_EVENT or a negative errno value with err filled. */
 #define ASSIST_EVENT 1
 
@@ -66,6 +69,8 @@ int assist_load(struct assist *a, const ZydisDecodedOperand *op, void *out, size
 		size_t alignment);
 int assist_store(struct assist *a, const ZydisDecodedOperand *op, const void *data, size_t size,
 		 size_t alignment);
+/* What the CPU itself reads, from a descriptor table: as supervisor, whatever CPL and SMAP say. */
+int assist_load_system(struct assist *a, gva_t gva, void *out, size_t size);
 /* Faults as assist_store would, without storing. */
 int assist_check_store(struct assist *a, const ZydisDecodedOperand *op, size_t size,
 		       size_t alignment);
@@ -89,6 +94,11 @@ int assist_set_fpu(struct assist *a);
 
 /* assist_exec.c. -EOPNOTSUPP without a message if this is no instruction for it; else *kind is set. */
 int assist_exec(struct assist *a, enum assist_kind *kind);
+
+/* assist_system.c */
+int assist_descriptor(struct assist *a);
+int assist_clac_stac(struct assist *a);
+int assist_undefined(struct assist *a);
 
 /* assist_xsave.c */
 int assist_xsave(struct assist *a);

@@ -237,6 +237,13 @@ static inline void get_cpu(struct fixture *f, struct cpu *c)
 	memcpy(c->xmm, (uint8_t *)&x + XSAVE_XMM, sizeof(c->xmm));
 }
 
+static inline void set_gate(struct fixture *f, unsigned vector, uint64_t handler)
+{
+	put64(f, IDT + 16 * vector,
+	      (handler & 0xffff) | 8ull << 16 | 0x8e00ull << 32 | (handler >> 16 & 0xffff) << 48);
+	put64(f, IDT + 16 * vector + 8, handler >> 32);
+}
+
 /* A register that neither the oracle nor the stack needs, and none of those in `taken`. */
 static inline unsigned pick_gpr(struct fixture *f, unsigned taken)
 {

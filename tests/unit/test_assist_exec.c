@@ -99,6 +99,14 @@ static bool is_comparable(const ZydisDecodedInstruction *insn, const ZydisDecode
 	return !memory || !address;
 }
 
+/* How many instructions the host's CPU has executed. */
+static uint64_t executed(const struct fixture *f)
+{
+	const uint64_t *n = f->v.assists;
+
+	return n[ASSIST_CMPXCHG16B] + n[ASSIST_X87] + n[ASSIST_SSE] + n[ASSIST_AVX] + n[ASSIST_INTEGER];
+}
+
 static void check_instruction(struct fixture *f, struct tally *tally)
 {
 	static struct full start, native;
@@ -109,6 +117,7 @@ static void check_instruction(struct fixture *f, struct tally *tally)
 	ZydisDecodedInstruction insn;
 	ZydisDecoder decoder;
 	const struct kvm_regs *r = vcpu_regs(&f->v);
+	const uint64_t before = executed(f);
 	uint8_t bytes[24];
 	char text[120];
 	struct err err;
@@ -137,6 +146,10 @@ static void check_instruction(struct fixture *f, struct tally *tally)
 		return;
 	default:
 		fail_msg("%s", err.text);
+	}
+	if (executed(f) == before) {
+		take_exception(f);
+		return;
 	}
 	native = start;
 	native.code = f->code;
