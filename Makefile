@@ -40,8 +40,8 @@ RESULTS := $(BUILD)/results/results.txt
 
 # Guests of the battery that each kind of host replays without fail; docs/determinism.md tells what is open:
 # an interrupt that waits over a return to user mode (sse, user), and tight loops without a clock (the others).
-BATTERY := idle instrs memloop nested paging poll selfmod serial_in shadows spin storm strings tasks wide
-BATTERY_NPT := idle poll shadows spin sse storm strings wide
+BATTERY := idle instrs memloop nested paging poll selfmod serial_in shadows spin storm strings tasks wide avx
+BATTERY_NPT := idle poll shadows spin sse storm strings wide avx
 
 .PHONY: all
 all: $(BUILD)/hindsight
