@@ -256,7 +256,7 @@ static void limits_of_cpu(const struct host_caps *c, struct limits *l)
 		list_gaps(c->gaps, "", gaps, sizeof(gaps));
 		limit(l,
 		      "KVM does not emulate all of the kernel's instructions (%s): these are "
-		      "completed by hindsight, some 30 us each; one that is not ends the run and is named",
+		      "completed by hindsight, at some cost; one that is not ends the run and is named",
 		      gaps);
 	}
 	if (c->ns_instruction_cpl0 >= EMULATED_NS)

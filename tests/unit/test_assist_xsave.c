@@ -215,6 +215,20 @@ static void test_xcr0(void **state)
 	}
 }
 
+/* A trace whose guest was shown what this host lacks is refused, and one that it has is not. */
+static void test_host_check(void **state)
+{
+	struct fixture *f = *state;
+	struct err err = {""};
+
+	enable(f);
+	assert_int_equal(cpuid_check_host(f->kvm, 0, &err), 0);
+	assert_int_equal(cpuid_check_host(f->kvm, f->v.xfeatures, &err), 0);
+	/* Bit 63 of XCR0 is reserved for good (SDM 1, 13.1). */
+	assert_int_equal(cpuid_check_host(f->kvm, f->v.xfeatures | 1ull << 63, &err), -ENOTSUP);
+	assert_non_null(strstr(err.text, "lacks vector registers"));
+}
+
 extern const char guest_program[], guest_program_end[];
 
 __asm__(".pushsection .rodata\n"
@@ -278,6 +292,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_xrstor, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_xcr0, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_host_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_guest, setup, teardown),
 	};
 
