@@ -260,6 +260,7 @@ int assist_store(struct assist *a, const ZydisDecodedOperand *op, const void *da
 int assist_get_fpu(struct assist *a)
 {
 	static const uint8_t initial_x87[XSAVE_MXCSR] = {0x7f, 0x03}; /* FCW after FNINIT */
+	const struct xsave_layout *layout = &a->v->layout;
 	uint8_t *x = a->fpu;
 	uint64_t present;
 
@@ -273,12 +274,9 @@ int assist_get_fpu(struct assist *a)
 	}
 	if (!(present & XFEATURE_SSE))
 		memset(x + XSAVE_XMM, 0, XSAVE_XMM_SIZE);
-	for (unsigned i = 2; i < 64; i++) {
-		uint32_t offset, size;
-
-		if (!(present >> i & 1) && cpuid_component(i, &offset, &size))
-			memset(x + offset, 0, size);
-	}
+	for (unsigned i = 2; i < XSAVE_COMPONENTS; i++)
+		if (!(present >> i & 1))
+			memset(x + layout->offset[i], 0, layout->size[i]);
 	return 0;
 }
 

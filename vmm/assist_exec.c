@@ -104,11 +104,16 @@ static size_t slot_offset(void)
 	return (size_t)(assist_exec_slot - assist_exec_code);
 }
 
+/* -EOPNOTSUPP without a message where the host has no XSAVE. */
 static int exec_create(struct assist_exec **out, struct err *err)
 {
 	const size_t size = CODE_SIZE + sizeof(struct exec_data);
-	struct assist_exec *x = calloc(1, sizeof(*x));
+	unsigned eax, ebx, ecx = 0, edx;
+	struct assist_exec *x;
 
+	if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & CPUID_1_ECX_OSXSAVE))
+		return -EOPNOTSUPP;
+	x = calloc(1, sizeof(*x));
 	if (!x)
 		return err_set(err, ENOMEM, "out of memory");
 	x->code = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -534,11 +539,9 @@ int assist_exec(struct assist *a, enum assist_kind *kind)
 	struct assist_exec *x;
 	gva_t operand = {0};
 	uint8_t *scratch;
-	unsigned eax, ebx, ecx = 0, edx;
 	int fault = 0, ret;
 
-	if (!find_form(a, &form) || !__get_cpuid(1, &eax, &ebx, &ecx, &edx) ||
-	    !(ecx & CPUID_1_ECX_OSXSAVE))
+	if (!find_form(a, &form))
 		return -EOPNOTSUPP;
 	*kind = kind_of(a, &form);
 	ret = check_control(a, &form);

@@ -9,8 +9,6 @@
  */
 #include "vmm/assist_internal.h"
 
-#include "vmm/cpuid.h"
-
 #include <asm/processor-flags.h>
 #include <errno.h>
 #include <string.h>
@@ -23,7 +21,6 @@
 #define XSAVE_MXCSR_MASK 28u
 #define MXCSR_MASK_DEFAULT 0xffbfu /* where a CPU says 0 (SDM 1, 11.6.6) */
 #define FSW_ES 0x80u /* an unmasked exception is pending */
-#define XCRS_MAX_COMPONENT 63u
 
 /* Bits that MXCSR has on this CPU; KVM's image may not say. */
 static uint32_t host_mxcsr_mask(void)
@@ -50,13 +47,11 @@ static const struct part legacy_parts[] = {
 	{XFEATURE_SSE, XSAVE_XMM, XSAVE_XMM_SIZE},
 };
 
-static struct part extended_part(unsigned component)
+static struct part extended_part(const struct assist *a, unsigned n)
 {
-	struct part p = {.component = 1ull << component};
+	const struct xsave_layout *layout = &a->v->layout;
 
-	if (!cpuid_component(component, &p.offset, &p.size))
-		p.size = 0;
-	return p;
+	return (struct part){1ull << n, layout->offset[n], layout->size[n]};
 }
 
 /* XCR0, and the part of it that EDX:EAX ask for. */
@@ -74,12 +69,12 @@ static int begin(struct assist *a, uint64_t *xcr0, uint64_t *wanted)
 }
 
 /* Bytes of the area up to the last of these components. */
-static size_t area_size(uint64_t components)
+static size_t area_size(const struct assist *a, uint64_t components)
 {
 	size_t size = XSAVE_MIN;
 
-	for (unsigned i = 2; i <= XCRS_MAX_COMPONENT; i++) {
-		struct part p = extended_part(i);
+	for (unsigned i = 2; i < XSAVE_COMPONENTS; i++) {
+		struct part p = extended_part(a, i);
 
 		if ((components & p.component) && p.offset + p.size > size)
 			size = p.offset + p.size;
@@ -129,8 +124,8 @@ static uint64_t in_use(const struct assist *a, uint64_t components)
 		used |= XFEATURE_X87;
 	if (has_bytes(image + XSAVE_XMM, XSAVE_XMM_SIZE))
 		used |= XFEATURE_SSE;
-	for (unsigned i = 2; i <= XCRS_MAX_COMPONENT; i++) {
-		struct part p = extended_part(i);
+	for (unsigned i = 2; i < XSAVE_COMPONENTS; i++) {
+		struct part p = extended_part(a, i);
 
 		if ((components & p.component) && has_bytes(image + p.offset, p.size))
 			used |= p.component;
@@ -160,7 +155,7 @@ int assist_xsave(struct assist *a)
 	int ret = begin(a, &xcr0, &wanted);
 
 	if (!ret)
-		ret = assist_check_store(a, &a->op[0], area_size(wanted), AREA_ALIGNMENT);
+		ret = assist_check_store(a, &a->op[0], area_size(a, wanted), AREA_ALIGNMENT);
 	if (ret)
 		return ret;
 	op = displaced(a, XSAVE_HEADER);
@@ -174,8 +169,8 @@ int assist_xsave(struct assist *a)
 	for (size_t i = 0; i < ARRAY_SIZE(legacy_parts) && !ret; i++)
 		if (wanted & legacy_parts[i].component)
 			ret = store_part(a, &legacy_parts[i]);
-	for (unsigned i = 2; i <= XCRS_MAX_COMPONENT && !ret; i++) {
-		struct part p = extended_part(i);
+	for (unsigned i = 2; i < XSAVE_COMPONENTS && !ret; i++) {
+		struct part p = extended_part(a, i);
 
 		if (wanted & p.component)
 			ret = store_part(a, &p);
@@ -219,7 +214,7 @@ int assist_xrstor(struct assist *a)
 	int ret = begin(a, &xcr0, &wanted);
 
 	if (!ret)
-		ret = assist_load(a, &a->op[0], area, area_size(wanted), AREA_ALIGNMENT);
+		ret = assist_load(a, &a->op[0], area, area_size(a, wanted), AREA_ALIGNMENT);
 	if (!ret)
 		ret = assist_get_fpu(a);
 	if (!ret)
@@ -241,8 +236,8 @@ int assist_xrstor(struct assist *a)
 		put_pointers(a, image);
 	}
 	memcpy(&had, image + XSAVE_HEADER, sizeof(had));
-	for (unsigned i = 2; i <= XCRS_MAX_COMPONENT; i++) {
-		struct part p = extended_part(i);
+	for (unsigned i = 2; i < XSAVE_COMPONENTS; i++) {
+		struct part p = extended_part(a, i);
 
 		if (wanted & p.component)
 			restore_part(image, area, &p, present);

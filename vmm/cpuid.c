@@ -87,7 +87,6 @@ static const char brand[48] = "Hindsight virtual CPU";
 /* AVX state lies behind legacy region and header on every CPU; all else is asked of the host's. */
 #define AVX_OFFSET 576u
 #define AVX_SIZE 256u
-#define COMPONENTS_MAX 8u
 
 static const uint64_t with_avx = XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX;
 
@@ -110,7 +109,7 @@ bool cpuid_component(unsigned n, uint32_t *offset, uint32_t *size)
 {
 	uint32_t out[4] = {AVX_SIZE, AVX_OFFSET};
 
-	if (n < 2 || n >= COMPONENTS_MAX || !((with_avx | XFEATURE_AVX512) >> n & 1))
+	if (n < 2 || n >= XSAVE_COMPONENTS || !((with_avx | XFEATURE_AVX512) >> n & 1))
 		return false;
 	if (n > 2)
 		cpuid_host(LEAF_XSAVE, n, out);
@@ -119,12 +118,21 @@ bool cpuid_component(unsigned n, uint32_t *offset, uint32_t *size)
 	return *size && *offset + *size <= sizeof(struct kvm_xsave);
 }
 
+void cpuid_layout(uint64_t xfeatures, struct xsave_layout *layout)
+{
+	*layout = (struct xsave_layout){0};
+	for (unsigned n = 2; n < XSAVE_COMPONENTS; n++)
+		if (((xfeatures | XFEATURE_AVX) >> n & 1) &&
+		    !cpuid_component(n, &layout->offset[n], &layout->size[n]))
+			layout->size[n] = 0;
+}
+
 /* Size of an area with these components. */
 static uint32_t area_size(uint64_t components)
 {
 	uint32_t size = AVX_OFFSET, at, n;
 
-	for (unsigned i = 2; i < COMPONENTS_MAX; i++)
+	for (unsigned i = 2; i < XSAVE_COMPONENTS; i++)
 		if ((components >> i & 1) && cpuid_component(i, &at, &n) && at + n > size)
 			size = at + n;
 	return size;
@@ -138,7 +146,7 @@ static void answer_xsave(uint64_t xfeatures, uint32_t subleaf, uint64_t xcr0, ui
 		out[CPUID_EAX] = (uint32_t)xfeatures;
 		out[CPUID_EBX] = area_size(xcr0);
 		out[CPUID_ECX] = area_size(xfeatures);
-	} else if (subleaf < COMPONENTS_MAX && (xfeatures >> subleaf & 1)) {
+	} else if (subleaf < XSAVE_COMPONENTS && (xfeatures >> subleaf & 1)) {
 		if (!cpuid_component(subleaf, &out[CPUID_EBX], &out[CPUID_EAX]))
 			out[CPUID_EAX] = out[CPUID_EBX] = 0;
 	}
@@ -208,7 +216,7 @@ int cpuid_set(int vcpu_fd, uint64_t xfeatures, struct err *err)
 	const uint32_t basic = BASIC_MAX + 1;
 	const uint32_t count = basic + (EXTENDED_MAX - EXTENDED_FIRST + 1);
 	struct kvm_cpuid2 *table =
-		calloc(1, sizeof(*table) + (count + COMPONENTS_MAX) * sizeof(table->entries[0]));
+		calloc(1, sizeof(*table) + (count + XSAVE_COMPONENTS) * sizeof(table->entries[0]));
 	int ret = 0;
 
 	if (!table)
@@ -221,7 +229,7 @@ int cpuid_set(int vcpu_fd, uint64_t xfeatures, struct err *err)
 			by_index |= leaf == indexed[k];
 		put_entry(table, xfeatures, leaf, 0, by_index);
 	}
-	for (uint32_t n = 1; n < COMPONENTS_MAX; n++)
+	for (uint32_t n = 1; n < XSAVE_COMPONENTS; n++)
 		put_entry(table, xfeatures, LEAF_XSAVE, n, true);
 	if (ioctl(vcpu_fd, KVM_SET_CPUID2, table) < 0)
 		ret = err_sys(err, errno, "KVM refuses the guest's CPUID table");

@@ -30,6 +30,16 @@ bool cpuid_is_xfeatures(uint64_t xfeatures);
 /* Where component n (from 2 on: AVX; AVX-512 on hosts that have it) lies in an XSAVE area. False: no such component. */
 bool cpuid_component(unsigned n, uint32_t *offset, uint32_t *size);
 
+/* The same for every component: AVX, and what xfeatures has besides; size 0: none. Kept by each vCPU, since CPUID
+ * costs a virtualized host 10 us and more. */
+#define XSAVE_COMPONENTS 8
+
+struct xsave_layout {
+	uint32_t offset[XSAVE_COMPONENTS], size[XSAVE_COMPONENTS];
+};
+
+void cpuid_layout(uint64_t xfeatures, struct xsave_layout *layout);
+
 /* What CPUID with these inputs answers; out is EAX, EBX, ECX, EDX. cr4 decides OSXSAVE, xcr0
  * how large an XSAVE area is now. */
 void cpuid_answer(uint64_t xfeatures, uint32_t leaf, uint32_t subleaf, uint64_t cr4, uint64_t xcr0,

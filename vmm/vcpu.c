@@ -74,6 +74,7 @@ int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *c
 		rc = err_sys(err, errno, "cannot map the virtual CPU's run area");
 		goto fail;
 	}
+	cpuid_layout(xfeatures, &v->layout);
 	rc = cpuid_set(v->fd, xfeatures, err);
 	if (rc < 0)
 		goto fail;

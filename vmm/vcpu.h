@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "vmm/caps.h"
+#include "vmm/cpuid.h"
 #include "vmm/memory.h"
 #include "vmm/walk.h"
 
@@ -50,6 +51,7 @@ struct vcpu {
 	gva_t pf_entry;      /* its #PF handler, from IDT[14] */
 
 	uint64_t xfeatures;		    /* what the guest's CPU has of XCR0; 0: no XSAVE */
+	struct xsave_layout layout;	    /* of struct kvm_xsave */
 	struct assist_exec *exec;	    /* made at the first need */
 	uint64_t assists[VCPU_ASSISTS_MAX]; /* by enum assist_kind */
 	uint64_t syscalls_repaired;

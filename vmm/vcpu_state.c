@@ -112,10 +112,9 @@ static void walk_system(struct walker *w, struct kvm_sregs *s)
 
 /* Bring the XSAVE area to one form: components in their initial state spelled out, and what the
  * CPU may or may not store (last x87 instruction and operand) cleared. */
-static void canonical_xsave(uint8_t *x)
+static void canonical_xsave(uint8_t *x, const struct xsave_layout *layout)
 {
 	uint64_t present, canonical;
-	uint32_t offset, size;
 
 	memcpy(&present, x + XSAVE_HEADER, sizeof(present));
 	if (!(present & XFEATURE_X87)) {
@@ -132,36 +131,35 @@ static void canonical_xsave(uint8_t *x)
 		memset(x + XMM_AREA, 0, 256);
 	memset(x + XMM_AREA + 256, 0, XSAVE_HEADER - XMM_AREA - 256);
 	canonical = XFEATURE_X87 | XFEATURE_SSE;
-	for (unsigned n = 2; n < 64; n++) {
-		if (!cpuid_component(n, &offset, &size))
-			continue;
+	for (unsigned n = 2; n < XSAVE_COMPONENTS; n++) {
+		uint8_t *at = x + layout->offset[n];
+
 		if (!(present >> n & 1))
-			memset(x + offset, 0, size);
-		for (uint32_t i = 0; i < size; i++)
-			if (x[offset + i])
+			memset(at, 0, layout->size[n]);
+		for (uint32_t i = 0; i < layout->size[n]; i++)
+			if (at[i])
 				canonical |= 1ull << n;
 	}
 	memset(x + XSAVE_HEADER, 0, XSAVE_HEADER_SIZE);
 	memcpy(x + XSAVE_HEADER, &canonical, sizeof(canonical));
 }
 
-/* AVX state is visited always, as wherever KVM shows it; AVX-512 where the guest's CPU has it. */
-static void walk_fpu(struct walker *w, uint8_t *x, uint64_t xfeatures)
+/* AVX state is visited always; AVX-512 where the guest's CPU has it. */
+static void walk_fpu(struct walker *w, uint8_t *x, const struct xsave_layout *layout)
 {
 	static const char *const names[] = {
 		[2] = "ymm", [5] = "opmask", [6] = "zmm0-15", [7] = "zmm16-31"};
-	uint32_t offset, size;
 
 	if (w->op != WALK_RESTORE)
-		canonical_xsave(x);
+		canonical_xsave(x, layout);
 	walk_bytes(w, "x87", x, X87_MXCSR);
 	walk_bytes(w, "mxcsr", x + X87_MXCSR, 4);
 	walk_bytes(w, "st", x + X87_ST, XMM_AREA - X87_ST);
 	walk_bytes(w, "xmm", x + XMM_AREA, 256);
 	walk_bytes(w, "xsave_header", x + XSAVE_HEADER, 8);
 	for (unsigned n = 2; n < ARRAY_SIZE(names); n++)
-		if (((xfeatures | XFEATURE_AVX) >> n & 1) && cpuid_component(n, &offset, &size))
-			walk_bytes(w, names[n], x + offset, size);
+		if (layout->size[n])
+			walk_bytes(w, names[n], x + layout->offset[n], layout->size[n]);
 }
 
 static void walk_events(struct walker *w, struct kvm_vcpu_events *e)
@@ -250,7 +248,7 @@ int vcpu_walk(struct vcpu *v, struct walker *w, struct err *err)
 	walk_general(w, &regs);
 	walk_system(w, &sregs);
 	walk_u64(w, "xcr0", &xcr0);
-	walk_fpu(w, (uint8_t *)&xsave, v->xfeatures);
+	walk_fpu(w, (uint8_t *)&xsave, &v->layout);
 	for (size_t i = 0; i < ARRAY_SIZE(state_msrs); i++)
 		walk_u64(w, state_msrs[i].name, (uint64_t *)&msrs.entry[i].data);
 	walk_events(w, &events);
