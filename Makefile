@@ -21,7 +21,7 @@ dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i804
 	vmm/dev/virtio.c vmm/dev/disk.c vmm/dev/virtio_blk.c vmm/dev/virtio_rng.c vmm/dev/virtio_console.c \
 	vmm/dev/virtio_net.c
 vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/user_return.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
-	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_sse.c vmm/rewrite.c vmm/user_code.c vmm/modules.c vmm/load.c vmm/load_elf.c \
+	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_exec.c vmm/assist_xsave.c vmm/assist_system.c vmm/rewrite.c vmm/user_code.c vmm/modules.c vmm/load.c vmm/load_elf.c \
 	vmm/load_linux.c vmm/load_bzimage.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \
@@ -34,8 +34,8 @@ LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_virtio test_virtio_blk test_virtio_ports test_device_pic test_device_pit test_device_rtc \
-	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist
-kvm_TESTS := test_probe test_divergence test_positions
+	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist test_assist_exec test_assist_xsave
+kvm_TESTS := test_probe test_divergence test_positions test_watch
 bench_SRC := tests/bench/bench.c tests/bench/bench_loop.c
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh \
@@ -43,7 +43,7 @@ SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000"
 RESULTS := $(BUILD)/results/results.txt
 
 # Guests of the battery on the second kind of host; docs/determinism.md tells what is open there.
-BATTERY_NPT := idle poll shadows spin sse storm strings
+BATTERY_NPT := idle poll shadows spin sse storm strings wide avx
 
 # Objects stay: test_module reads its own.
 .SECONDARY:

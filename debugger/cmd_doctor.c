@@ -255,8 +255,8 @@ static void limits_of_cpu(const struct host_caps *c, struct limits *l)
 	if (c->gaps) {
 		list_gaps(c->gaps, "", gaps, sizeof(gaps));
 		limit(l,
-		      "KVM does not emulate all of the kernel's instructions (%s): known ones are "
-		      "completed by hindsight, any other ends the run and is named",
+		      "KVM does not emulate all of the kernel's instructions (%s): these are "
+		      "completed by hindsight, at some cost; one that is not ends the run and is named",
 		      gaps);
 	}
 	if (c->ns_instruction_cpl0 >= EMULATED_NS)

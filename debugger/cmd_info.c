@@ -117,6 +117,13 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 	       sum->events[EVENT_TIME], sum->last.boundary);
 	if (d)
 		printf(",\n \"final_digest\": \"%016" PRIx64 "%016" PRIx64 "\"", d->state, d->memory);
+	printf(",\n \"assists\": {");
+	for (unsigned i = 0; i < f->assists.len; i++) {
+		printf("%s", i ? ", " : "");
+		print_json_string(f->assists.of[i].name);
+		printf(": %" PRIu64, f->assists.of[i].count);
+	}
+	printf("}");
 	if (sum->last.type == EVENT_END) {
 		printf(",\n \"end\": {\"reason\": ");
 		print_json_string(machine_end_name(sum->last.end.end));
@@ -153,6 +160,7 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 	print_safe("cmdline", tm->cmdline);
 	print_safe("host", tm->host_cpu);
 	print_safe("host kernel", tm->host_kernel);
+	session_print_assists(stdout, "assists     ", &f->assists);
 	printf("events      %" PRIu64 " landmarks, %" PRIu64 " digests, %" PRIu64 " inputs\n",
 	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT]);
 	if (sum->last.type == EVENT_END)

@@ -74,6 +74,13 @@ static int on_store(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint6
 	return 0;
 }
 
+static void on_restart(void *ctx)
+{
+	struct watch *w = ctx;
+
+	*w = (struct watch){.gpa = w->gpa, .len = w->len, .stop_at = w->stop_at};
+}
+
 /* What the end of the search looks like. */
 struct end {
 	uint64_t boundary, vtime;
@@ -125,6 +132,7 @@ static int search(const struct options *o, struct watch *w, struct err *err)
 	struct replay_options ro = {.has_target = o->has_to,
 				    .target = o->to,
 				    .watched = on_store,
+				    .restarted = on_restart,
 				    .watched_ctx = w,
 				    .watch = w->gpa,
 				    .watch_len = w->len};

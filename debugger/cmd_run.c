@@ -75,7 +75,7 @@ static int begin_trace(struct trace_writer **w, const struct options *o, const s
 {
 	char cpu[128];
 	struct trace_machine tm = {
-		.config = o->machine,
+		.config = m->config,
 		.clock = clock,
 		.quantum = o->quantum,
 		.time_rate = o->time_rate,
@@ -116,6 +116,7 @@ static int run_guest(const struct options *o, const struct guest_image *image, b
 	struct recorder *recorder = NULL;
 	struct console *console = NULL;
 	struct machine *m = NULL;
+	struct assist_counts assists;
 	struct err err = {0};
 	int status = STATUS_FAILED;
 	int rc = machine_create(&m, &o->machine, image, record, &err);
@@ -151,6 +152,8 @@ static int run_guest(const struct options *o, const struct guest_image *image, b
 		/* The first error is the one to tell; keep what led to it. */
 		recorder_finish(recorder, NULL);
 	}
+	assist_count(&m->vcpu[0], &assists);
+	session_print_assists(stderr, "hindsight: completed for this host's KVM: ", &assists);
 	if (w)
 		report_recording(recorder, w, o->output);
 out:

@@ -366,7 +366,9 @@ int options_parse(int argc, char **argv, unsigned takes, struct options *o, stru
 
 	*o = (struct options){
 		.append = "",
-		.machine = {.mem_size = DEFAULT_MEM, .epoch = DEFAULT_EPOCH},
+		.machine = {.mem_size = DEFAULT_MEM,
+			    .epoch = DEFAULT_EPOCH,
+			    .xfeatures = MACHINE_XFEATURES_OF_HOST},
 		.quantum = DEFAULT_QUANTUM,
 		.time_rate = 1.0,
 	};

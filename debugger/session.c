@@ -273,6 +273,21 @@ void session_report_end(const struct machine *m, const char *what)
 	report_modules(m);
 }
 
+void session_print_assists(FILE *to, const char *label, const struct assist_counts *counts)
+{
+	if (!counts->len)
+		return;
+	fputs(label, to);
+	/* Names may come from a file: nothing that could drive a terminal. */
+	for (unsigned i = 0; i < counts->len; i++) {
+		fputs(i ? ", " : "", to);
+		for (const char *s = counts->of[i].name; *s; s++)
+			fputc(*s >= 0x20 && *s < 0x7f ? *s : '?', to);
+		fprintf(to, " %" PRIu64, counts->of[i].count);
+	}
+	fputc('\n', to);
+}
+
 int session_fail(const struct err *err)
 {
 	fflush(stdout);

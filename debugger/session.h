@@ -11,6 +11,8 @@
 #include "replay/recorder.h"
 #include "replay/replay.h"
 
+#include <stdio.h>
+
 /* The guest's console: output of the serial line and of port 0 to stdout, lines matched against --until; of the
  * other ports to files. */
 struct console;
@@ -55,6 +57,8 @@ int session_status(const struct machine *m);
 void session_report_end(const struct machine *m, const char *what);
 
 /* Print the sentence and return STATUS_FAILED. */
+/* "sse 12, syscall 345"; nothing if there was nothing. */
+void session_print_assists(FILE *to, const char *label, const struct assist_counts *counts);
 int session_fail(const struct err *err);
 
 #endif

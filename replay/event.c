@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "replay/event.h"
 
+#include "vmm/cpuid.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +41,7 @@ void trace_machine_encode(const struct trace_machine *tm, struct buf *out)
 	buf_put_u8(out, tm->cpuid_hidden);
 	buf_put_u64(out, tm->quantum);
 	buf_put_u64(out, rate);
+	buf_put_u64(out, tm->config.xfeatures);
 	buf_put_u64(out, tm->kernel_size);
 	buf_put_u64(out, tm->initrd_size);
 	buf_put_u64(out, tm->disk_size);
@@ -69,6 +72,7 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	tm->quantum = reader_u64(&in);
 	rate = reader_u64(&in);
 	memcpy(&tm->time_rate, &rate, sizeof(rate));
+	tm->config.xfeatures = reader_u64(&in);
 	tm->kernel_size = reader_u64(&in);
 	tm->initrd_size = reader_u64(&in);
 	tm->disk_size = reader_u64(&in);
@@ -81,6 +85,8 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	if (clock > CLOCK_EMUL)
 		return err_set(err, EBADMSG, "the trace needs clock kind %u, which this hindsight does not know",
 			       clock);
+	if (!cpuid_is_xfeatures(tm->config.xfeatures))
+		return err_set(err, EBADMSG, "the trace's machine description has impossible vector registers");
 	tm->clock = (enum clock_kind)clock;
 	if (devices > (DEVICE_DISK | DEVICE_RNG | DEVICE_NET | DEVICE_DISK_THIN) ||
 	    tm->config.ports > VIRTIO_CONSOLE_PORTS || (tm->thin && !tm->config.disk))
@@ -88,6 +94,38 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	if (tm->config.mem_size < MEMORY_MIN || tm->config.mem_size > MEMORY_MAX ||
 	    tm->config.mem_size % PAGE_SIZE)
 		return err_set(err, EBADMSG, "the trace's machine description has an impossible memory size");
+	return 0;
+}
+
+void trace_end_encode(const struct assist_counts *counts, struct buf *out)
+{
+	buf_put_varint(out, counts->len);
+	for (unsigned i = 0; i < counts->len; i++) {
+		buf_put_str(out, counts->of[i].name);
+		buf_put_varint(out, counts->of[i].count);
+	}
+}
+
+int trace_end_decode(const uint8_t *data, size_t len, struct assist_counts *counts, struct err *err)
+{
+	struct reader in = reader_init(data, len);
+	uint64_t n = reader_varint(&in);
+
+	*counts = (struct assist_counts){0};
+	if (n > ASSIST_COUNTS_MAX)
+		in.failed = true;
+	for (uint64_t i = 0; i < n && !in.failed; i++) {
+		char *name = reader_str(&in, ASSIST_NAME_MAX - 1);
+
+		if (!name)
+			break;
+		strcpy(counts->of[i].name, name);
+		free(name);
+		counts->of[i].count = reader_varint(&in);
+		counts->len++;
+	}
+	if (in.failed || counts->len != n || reader_left(&in))
+		return err_set(err, EBADMSG, "the trace's end frame is damaged");
 	return 0;
 }
 

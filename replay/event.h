@@ -8,6 +8,7 @@
 #define REPLAY_EVENT_H
 
 #include "base/buf.h"
+#include "vmm/assist.h"
 #include "vmm/machine.h"
 
 enum clock_kind {
@@ -37,6 +38,9 @@ struct trace_machine {
 void trace_machine_encode(const struct trace_machine *tm, struct buf *out);
 /* -EBADMSG with the field named. Free with trace_machine_free also after failure. */
 int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *tm, struct err *err);
+/* Content of the end frame: what the recording host's KVM was helped out with. For information. */
+void trace_end_encode(const struct assist_counts *counts, struct buf *out);
+int trace_end_decode(const uint8_t *data, size_t len, struct assist_counts *counts, struct err *err);
 void trace_machine_free(struct trace_machine *tm);
 
 /* When input reaches the guest. */

@@ -249,7 +249,11 @@ int replay_file_next(struct replay_file *f, struct event *e, struct err *err)
 		if (type == TRACE_EVENTS) {
 			f->frame = reader_init(data, len);
 			f->pending = true;
-		} else if (type != TRACE_END) {
+		} else if (type == TRACE_END) {
+			rc = trace_end_decode(data, len, &f->assists, err);
+			if (rc < 0)
+				return rc;
+		} else {
 			return err_set(err, EBADMSG, "the trace has a frame of type %u among its events", type);
 		}
 	}
@@ -271,5 +275,5 @@ int replay_file_check_host(const struct replay_file *f, const struct machine *m,
 			       "the trace was recorded on another CPU (%s; this is %s), and CPUID in user mode "
 			       "cannot be hidden on one of them: replay it on a host with that CPU",
 			       f->tm.host_cpu, here);
-	return cpuid_check_host(m->kvm_fd, err);
+	return cpuid_check_host(m->kvm_fd, f->tm.config.xfeatures, err);
 }

@@ -518,6 +518,20 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	return 0;
 }
 
+static int write_end(struct recorder *r, struct err *err)
+{
+	struct assist_counts counts;
+	struct buf content = {0};
+	int rc;
+
+	assist_count(&r->m->vcpu[0], &counts);
+	trace_end_encode(&counts, &content);
+	rc = content.failed ? err_set(err, ENOMEM, "out of memory")
+			    : trace_writer_frame(r->w, TRACE_END, content.data, content.len, err);
+	buf_free(&content);
+	return rc;
+}
+
 int recorder_finish(struct recorder *r, struct err *err)
 {
 	struct machine *m = r->m;
@@ -542,7 +556,7 @@ int recorder_finish(struct recorder *r, struct err *err)
 	rc = log_event(r, &e, err);
 	if (rc == 0)
 		rc = flush(r, err);
-	return rc < 0 ? rc : trace_writer_frame(r->w, TRACE_END, NULL, 0, err);
+	return rc < 0 ? rc : write_end(r, err);
 }
 
 static int write_file(struct trace_writer *w, uint8_t which, const uint8_t *data, size_t size,

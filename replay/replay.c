@@ -76,6 +76,8 @@ int replay_run(struct replay *r, struct err *err)
 			r->output_skip = r->output_bytes;
 		take_down(r);
 		r->restarts++;
+		if (r->options.restarted)
+			r->options.restarted(r->options.watched_ctx);
 		r->options.caution *= CAUTION_GROWTH;
 		rc = set_up(r, err);
 		if (rc < 0)

@@ -21,6 +21,7 @@ struct replay_file {
 	struct reader frame;
 	struct event_codec codec;
 	bool pending;  /* `frame` has been begun */
+	struct assist_counts assists; /* once the end mark has been read */
 };
 
 /* -EBADMSG with what is damaged. */
@@ -70,6 +71,8 @@ struct replay_options {
 	/* Called for stores to watched memory; see nondet_ops.watched. May be NULL. */
 	int (*watched)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,
 		       uint64_t now, struct err *err);
+	/* The replay begins again: stores reported so far will be reported once more. May be NULL. */
+	void (*restarted)(void *watched_ctx);
 	void *watched_ctx;
 };
 

@@ -15,7 +15,7 @@ require_kvm
 
 kernel=${1:?tests/debian_kernel.sh VMLINUX; examples/debian_kernel/fetch.sh gets one}
 out=$BUILD/debian_kernel
-append="console=ttyS0 earlyprintk=serial,ttyS0 panic=-1 lpj=1000 acpi=off nolapic noapic noxsave"
+append="console=ttyS0 earlyprintk=serial,ttyS0 panic=-1 lpj=1000 acpi=off nolapic noapic"
 append+=" mitigations=off nopti clocksource=jiffies"
 mkdir -p "$out"
 

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define EFER_LMA (1ull << 10)
 #define DR6_BS (1ull << 14)
 
 const char *assist_name(enum assist_kind kind)
@@ -20,15 +19,35 @@ const char *assist_name(enum assist_kind kind)
 		[ASSIST_INT_N] = "int n",
 		[ASSIST_CMPXCHG16B] = "cmpxchg16b",
 		[ASSIST_CLAC_STAC] = "clac/stac",
-		[ASSIST_FWAIT] = "fwait",
-		[ASSIST_MXCSR] = "ldmxcsr/stmxcsr",
-		[ASSIST_SSE_MOVE] = "sse move",
-		[ASSIST_SSE_LOGIC] = "sse integer",
-		[ASSIST_XGETBV] = "xgetbv",
+		[ASSIST_X87] = "x87/mmx",
+		[ASSIST_SSE] = "sse",
+		[ASSIST_AVX] = "avx",
+		[ASSIST_INTEGER] = "integer",
+		[ASSIST_XSAVE] = "xsave/xrstor",
+		[ASSIST_XCR] = "xgetbv/xsetbv",
+		[ASSIST_DESCRIPTOR] = "lar/lsl/verr/verw",
+		[ASSIST_UNDEFINED] = "undefined",
 	};
 
 	_Static_assert(ASSIST_KINDS <= VCPU_ASSISTS_MAX, "struct vcpu counts every kind");
 	return (unsigned)kind < ASSIST_KINDS ? name[kind] : "unknown";
+}
+
+static void add_count(struct assist_counts *counts, const char *name, uint64_t count)
+{
+	if (!count)
+		return;
+	snprintf(counts->of[counts->len].name, ASSIST_NAME_MAX, "%s", name);
+	counts->of[counts->len++].count = count;
+}
+
+void assist_count(const struct vcpu *v, struct assist_counts *counts)
+{
+	_Static_assert(ASSIST_KINDS < ASSIST_COUNTS_MAX, "room for SYSCALL too");
+	*counts = (struct assist_counts){0};
+	for (unsigned i = 0; i < ASSIST_KINDS; i++)
+		add_count(counts, assist_name((enum assist_kind)i), v->assists[i]);
+	add_count(counts, "syscall", v->syscalls_repaired);
 }
 
 int assist_raise(struct assist *a, uint8_t vector, uint32_t error)
@@ -91,9 +110,8 @@ static const struct kvm_segment *segment_of(const struct assist *a, ZydisRegiste
 	}
 }
 
-/* Linear address of a memory operand, with the checks that come before paging (SDM 3A 5.3). */
-static int linear_address(struct assist *a, const ZydisDecodedOperand *op, size_t size,
-			  size_t alignment, gva_t *gva)
+int assist_address(struct assist *a, const ZydisDecodedOperand *op, size_t size, size_t alignment,
+		   gva_t *gva)
 {
 	const struct kvm_segment *seg = segment_of(a, op->mem.segment);
 	uint8_t vector = op->mem.segment == ZYDIS_REGISTER_SS ? VECTOR_SS : VECTOR_GP;
@@ -132,15 +150,22 @@ struct span {
 	size_t len[2];
 };
 
-static int translate(struct assist *a, gva_t gva, size_t size, bool write, struct span *span)
+/* Kind of access that an operand makes. */
+static unsigned operand_access(const struct assist *a, bool write)
 {
-	size_t room = (size_t)(PAGE_SIZE - (gva.v & ~PAGE_MASK));
 	unsigned access = write ? PAGING_WRITE : 0;
 
 	if (cpl_of(a) == 3)
 		access |= PAGING_USER;
 	else if ((a->sregs.cr4 & X86_CR4_SMAP) && !(a->regs.rflags & X86_EFLAGS_AC))
 		access |= PAGING_NO_USER_PAGES;
+	return access;
+}
+
+static int translate(struct assist *a, gva_t gva, size_t size, unsigned access, struct span *span)
+{
+	size_t room = (size_t)(PAGE_SIZE - (gva.v & ~PAGE_MASK));
+
 	span->len[0] = size < room ? size : room;
 	span->len[1] = size - span->len[0];
 	for (unsigned i = 0; i < 2 && span->len[i]; i++) {
@@ -170,9 +195,16 @@ static int resolve(struct assist *a, const ZydisDecodedOperand *op, size_t size,
 		   bool write, struct span *span)
 {
 	gva_t gva;
-	int ret = linear_address(a, op, size, alignment, &gva);
+	int ret = assist_address(a, op, size, alignment, &gva);
 
-	return ret ? ret : translate(a, gva, size, write, span);
+	return ret ? ret : translate(a, gva, size, operand_access(a, write), span);
+}
+
+static void read_span(const struct assist *a, const struct span *span, void *out)
+{
+	memory_read(a->v->mem, span->gpa[0], out, span->len[0]);
+	if (span->len[1])
+		memory_read(a->v->mem, span->gpa[1], (uint8_t *)out + span->len[0], span->len[1]);
 }
 
 int assist_load(struct assist *a, const ZydisDecodedOperand *op, void *out, size_t size,
@@ -181,12 +213,19 @@ int assist_load(struct assist *a, const ZydisDecodedOperand *op, void *out, size
 	struct span span;
 	int ret = resolve(a, op, size, alignment, false, &span);
 
-	if (ret)
-		return ret;
-	memory_read(a->v->mem, span.gpa[0], out, span.len[0]);
-	if (span.len[1])
-		memory_read(a->v->mem, span.gpa[1], (uint8_t *)out + span.len[0], span.len[1]);
-	return 0;
+	if (!ret)
+		read_span(a, &span, out);
+	return ret;
+}
+
+int assist_load_system(struct assist *a, gva_t gva, void *out, size_t size)
+{
+	struct span span;
+	int ret = translate(a, gva, size, 0, &span);
+
+	if (!ret)
+		read_span(a, &span, out);
+	return ret;
 }
 
 int assist_check_store(struct assist *a, const ZydisDecodedOperand *op, size_t size,
@@ -197,47 +236,59 @@ int assist_check_store(struct assist *a, const ZydisDecodedOperand *op, size_t s
 	return resolve(a, op, size, alignment, true, &span);
 }
 
+static int put(struct assist *a, gpa_t gpa, const void *data, size_t len)
+{
+	struct vcpu *v = a->v;
+
+	return v->store ? v->store(v->store_ctx, gpa, data, len, a->err)
+			: memory_write(v->mem, gpa, data, len);
+}
+
 int assist_store(struct assist *a, const ZydisDecodedOperand *op, const void *data, size_t size,
 		 size_t alignment)
 {
 	struct span span;
 	int ret = resolve(a, op, size, alignment, true, &span);
 
-	if (ret)
-		return ret;
-	memory_write(a->v->mem, span.gpa[0], data, span.len[0]);
-	if (span.len[1])
-		memory_write(a->v->mem, span.gpa[1], (const uint8_t *)data + span.len[0],
-			     span.len[1]);
-	return 0;
+	if (!ret)
+		ret = put(a, span.gpa[0], data, span.len[0]);
+	if (!ret && span.len[1])
+		ret = put(a, span.gpa[1], (const uint8_t *)data + span.len[0], span.len[1]);
+	return ret;
 }
 
-int assist_get_fpu(struct assist *a, struct kvm_xsave *area)
+int assist_get_fpu(struct assist *a)
 {
-	static const uint8_t initial_x87[8] = {0x7f, 0x03}; /* FCW after FNINIT */
-	uint8_t *x = (uint8_t *)area;
+	static const uint8_t initial_x87[XSAVE_MXCSR] = {0x7f, 0x03}; /* FCW after FNINIT */
+	const struct xsave_layout *layout = &a->v->layout;
+	uint8_t *x = a->fpu;
 	uint64_t present;
 
-	if (ioctl(a->v->fd, KVM_GET_XSAVE, area) < 0)
+	if (ioctl(a->v->fd, KVM_GET_XSAVE, x) < 0)
 		return err_sys(a->err, errno, "cannot read the floating-point state");
 	/* The bytes of a component in its initial state need not be those of that state. */
 	memcpy(&present, x + XSAVE_HEADER, sizeof(present));
-	if (!(present & XSAVE_HAS_X87))
+	if (!(present & XFEATURE_X87)) {
 		memcpy(x, initial_x87, sizeof(initial_x87));
-	if (!(present & XSAVE_HAS_SSE))
+		memset(x + XSAVE_ST, 0, XSAVE_XMM - XSAVE_ST);
+	}
+	if (!(present & XFEATURE_SSE))
 		memset(x + XSAVE_XMM, 0, XSAVE_XMM_SIZE);
+	for (unsigned i = 2; i < XSAVE_COMPONENTS; i++)
+		if (!(present >> i & 1))
+			memset(x + layout->offset[i], 0, layout->size[i]);
 	return 0;
 }
 
-int assist_set_fpu(struct assist *a, struct kvm_xsave *area)
+int assist_set_fpu(struct assist *a)
 {
 	uint64_t present;
 
 	/* Else KVM puts the initial state in the place of what was set. */
-	memcpy(&present, (uint8_t *)area + XSAVE_HEADER, sizeof(present));
-	present |= XSAVE_HAS_SSE;
-	memcpy((uint8_t *)area + XSAVE_HEADER, &present, sizeof(present));
-	if (ioctl(a->v->fd, KVM_SET_XSAVE, area) < 0)
+	memcpy(&present, a->fpu + XSAVE_HEADER, sizeof(present));
+	present |= XFEATURE_X87 | XFEATURE_SSE;
+	memcpy(a->fpu + XSAVE_HEADER, &present, sizeof(present));
+	if (ioctl(a->v->fd, KVM_SET_XSAVE, a->fpu) < 0)
 		return err_sys(a->err, errno, "cannot set the floating-point state");
 	return 0;
 }
@@ -259,99 +310,37 @@ static int run_int(struct assist *a)
 	return ASSIST_EVENT;
 }
 
-static int run_cmpxchg16b(struct assist *a)
-{
-	struct kvm_regs *r = &a->regs;
-	uint64_t memory[2];
-	int ret;
-
-	/* It writes in any case, and a read of what cannot be written faults as a write. */
-	ret = assist_check_store(a, &a->op[0], sizeof(memory), sizeof(memory));
-	if (!ret)
-		ret = assist_load(a, &a->op[0], memory, sizeof(memory), sizeof(memory));
-	if (ret)
-		return ret;
-	if (memory[0] == r->rax && memory[1] == r->rdx) {
-		memory[0] = r->rbx;
-		memory[1] = r->rcx;
-		r->rflags |= X86_EFLAGS_ZF;
-	} else {
-		r->rax = memory[0];
-		r->rdx = memory[1];
-		r->rflags &= ~(uint64_t)X86_EFLAGS_ZF;
-	}
-	return assist_store(a, &a->op[0], memory, sizeof(memory), sizeof(memory));
-}
-
-static int run_clac_stac(struct assist *a)
-{
-	if (!(a->sregs.cr4 & X86_CR4_SMAP) || cpl_of(a))
-		return assist_raise(a, VECTOR_UD, 0);
-	if (a->insn.mnemonic == ZYDIS_MNEMONIC_STAC)
-		a->regs.rflags |= X86_EFLAGS_AC;
-	else
-		a->regs.rflags &= ~(uint64_t)X86_EFLAGS_AC;
-	return 0;
-}
-
-static int run_fwait(struct assist *a)
-{
-	const uint64_t ts_mp = X86_CR0_TS | X86_CR0_MP;
-	struct kvm_xsave area;
-	const uint8_t *x = (const uint8_t *)&area;
-	uint16_t fcw, fsw;
-	int ret;
-
-	if ((a->sregs.cr0 & ts_mp) == ts_mp)
-		return assist_raise(a, VECTOR_NM, 0);
-	ret = assist_get_fpu(a, &area);
-	if (ret)
-		return ret;
-	memcpy(&fcw, x + XSAVE_FCW, sizeof(fcw));
-	memcpy(&fsw, x + XSAVE_FSW, sizeof(fsw));
-	/* Pending: a flag among the low six that its mask does not cover (SDM 1, 8.1.3). With
-	 * CR0.NE clear the CPU would raise FERR#, which goes nowhere on this machine. */
-	if ((fsw & ~fcw & 0x3f) && (a->sregs.cr0 & X86_CR0_NE))
-		return assist_raise(a, VECTOR_MF, 0);
-	return 0;
-}
-
-static int run_xgetbv(struct assist *a)
-{
-	struct kvm_xcrs xcrs;
-
-	if (!(a->sregs.cr4 & X86_CR4_OSXSAVE))
-		return assist_raise(a, VECTOR_UD, 0);
-	if ((uint32_t)a->regs.rcx)
-		return assist_raise(a, VECTOR_GP, 0);
-	if (ioctl(a->v->fd, KVM_GET_XCRS, &xcrs) < 0)
-		return err_sys(a->err, errno, "cannot read XCR0");
-	for (uint32_t i = 0; i < xcrs.nr_xcrs && i < KVM_MAX_XCRS; i++) {
-		if (xcrs.xcrs[i].xcr)
-			continue;
-		a->regs.rax = (uint32_t)xcrs.xcrs[i].value;
-		a->regs.rdx = xcrs.xcrs[i].value >> 32;
-	}
-	return 0;
-}
-
 struct assist_row {
 	ZydisMnemonic mnemonic;
 	enum assist_kind kind;
 	int (*run)(struct assist *a);
 };
 
-/* SSE moves and integer operations have a table of their own in assist_sse.c. */
+/* What is no plain arithmetic: that is executed by the host's CPU (assist_exec.c). */
 static const struct assist_row rows[] = {
 	{ZYDIS_MNEMONIC_INT3, ASSIST_INT3, run_int},
 	{ZYDIS_MNEMONIC_INT, ASSIST_INT_N, run_int},
-	{ZYDIS_MNEMONIC_CMPXCHG16B, ASSIST_CMPXCHG16B, run_cmpxchg16b},
-	{ZYDIS_MNEMONIC_CLAC, ASSIST_CLAC_STAC, run_clac_stac},
-	{ZYDIS_MNEMONIC_STAC, ASSIST_CLAC_STAC, run_clac_stac},
-	{ZYDIS_MNEMONIC_FWAIT, ASSIST_FWAIT, run_fwait},
-	{ZYDIS_MNEMONIC_LDMXCSR, ASSIST_MXCSR, assist_ldmxcsr},
-	{ZYDIS_MNEMONIC_STMXCSR, ASSIST_MXCSR, assist_stmxcsr},
-	{ZYDIS_MNEMONIC_XGETBV, ASSIST_XGETBV, run_xgetbv},
+	{ZYDIS_MNEMONIC_CLAC, ASSIST_CLAC_STAC, assist_clac_stac},
+	{ZYDIS_MNEMONIC_STAC, ASSIST_CLAC_STAC, assist_clac_stac},
+	{ZYDIS_MNEMONIC_XSAVE, ASSIST_XSAVE, assist_xsave},
+	{ZYDIS_MNEMONIC_XSAVE64, ASSIST_XSAVE, assist_xsave},
+	{ZYDIS_MNEMONIC_XRSTOR, ASSIST_XSAVE, assist_xrstor},
+	{ZYDIS_MNEMONIC_XRSTOR64, ASSIST_XSAVE, assist_xrstor},
+	{ZYDIS_MNEMONIC_XGETBV, ASSIST_XCR, assist_xgetbv},
+	{ZYDIS_MNEMONIC_XSETBV, ASSIST_XCR, assist_xsetbv},
+	{ZYDIS_MNEMONIC_LAR, ASSIST_DESCRIPTOR, assist_descriptor},
+	{ZYDIS_MNEMONIC_LSL, ASSIST_DESCRIPTOR, assist_descriptor},
+	{ZYDIS_MNEMONIC_VERR, ASSIST_DESCRIPTOR, assist_descriptor},
+	{ZYDIS_MNEMONIC_VERW, ASSIST_DESCRIPTOR, assist_descriptor},
+	/* Not in the guest's CPUID; UD1 is a compiler's trap. */
+	{ZYDIS_MNEMONIC_UD1, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_INVPCID, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_RDPKRU, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_WRPKRU, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_XSAVES, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_XSAVES64, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_XRSTORS, ASSIST_UNDEFINED, assist_undefined},
+	{ZYDIS_MNEMONIC_XRSTORS64, ASSIST_UNDEFINED, assist_undefined},
 };
 
 /* Read as much of the instruction as is mapped, and decode it. */
@@ -511,10 +500,8 @@ int assist_execute(struct vcpu *v, struct err *err)
 	if (row) {
 		kind = row->kind;
 		ret = row->run(&a);
-	} else if (assist_sse_knows(&a, &kind)) {
-		ret = assist_sse(&a);
 	} else {
-		return unknown(&a, len, true);
+		ret = assist_exec(&a, &kind);
 	}
 	if (ret == -EOPNOTSUPP)
 		return unknown(&a, len, true);

@@ -23,7 +23,8 @@ enum write_trap {
 	WRITE_TRAP_EFAULT /* KVM_RUN fails with EFAULT, RIP on the instruction */
 };
 
-/* Instructions that an emulating KVM is known to refuse at CPL0: bits of host_caps.gaps. */
+/* Instructions that an emulating KVM is known to refuse at CPL0: bits of host_caps.gaps. All are
+ * served, RDTSCP by rewriting, the others by assist. */
 enum emulation_gap {
 	GAP_CMPXCHG16B,
 	GAP_FWAIT,
@@ -36,6 +37,7 @@ enum emulation_gap {
 	GAP_INT_N,
 	GAP_SSE_ARITH,
 	GAP_AVX,
+	GAP_VERW,
 	GAP_COUNT
 };
 

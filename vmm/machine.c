@@ -128,6 +128,38 @@ static int load(struct machine *m, const struct guest_image *image, struct err *
 	return 0;
 }
 
+/* If the memory is watched, make the store and report it. len: at most 8. */
+static int watched_store(struct machine *m, gpa_t gpa, const void *data, unsigned len, bool *was,
+			 struct err *err)
+{
+	uint64_t old = 0, now = 0;
+
+	*was = memory_watched_store(m->mem, gpa, data, len, &old);
+	if (!*was || !m->nondet->watched)
+		return 0;
+	memcpy(&now, data, len);
+	return m->nondet->watched(m->nondet_ctx, m, gpa, len, old, now, err);
+}
+
+/* struct vcpu.store. Reported in pieces of the size in which KVM lets them out. */
+static int store_for_guest(void *ctx, gpa_t gpa, const void *data, size_t len, struct err *err)
+{
+	struct machine *m = ctx;
+	const uint8_t *from = data;
+	int rc = 0;
+
+	for (size_t done = 0, n; rc == 0 && done < len; done += n) {
+		gpa_t at = GPA(gpa.v + done);
+		bool watched;
+
+		n = len - done < 8 ? len - done : 8;
+		rc = watched_store(m, at, from + done, (unsigned)n, &watched, err);
+		if (rc == 0 && !watched && memory_write(m->mem, at, from + done, n))
+			rc = err_set(err, EFAULT, "a store to 0x%" PRIx64 ", which is not RAM", at.v);
+	}
+	return rc;
+}
+
 int machine_create(struct machine **out, const struct machine_config *config,
 		   const struct guest_image *image, bool digests, struct err *err)
 {
@@ -145,15 +177,20 @@ int machine_create(struct machine **out, const struct machine_config *config,
 	rc = host_probe(&m->caps, false, err);
 	if (rc < 0)
 		goto fail;
+	if (m->config.xfeatures == MACHINE_XFEATURES_OF_HOST)
+		m->config.xfeatures = cpuid_choose_xfeatures(&m->caps);
 	rc = open_vm(m, err);
 	if (rc < 0)
 		goto fail;
 	rc = memory_create(&m->mem, m->vm_fd, config->mem_size, digests, err);
 	if (rc < 0)
 		goto fail;
-	rc = vcpu_create(&m->vcpu[0], m->kvm_fd, m->vm_fd, &m->caps, m->mem, err);
+	rc = vcpu_create(&m->vcpu[0], m->kvm_fd, m->vm_fd, &m->caps, m->mem,
+			 m->config.xfeatures, err);
 	if (rc < 0)
 		goto fail;
+	m->vcpu[0].store = store_for_guest;
+	m->vcpu[0].store_ctx = m;
 	rc = devices_init(m, image, err);
 	if (rc < 0)
 		goto fail;
@@ -288,7 +325,7 @@ static int rewritten(struct machine *m, struct vcpu *v, enum rewrite_kind kind, 
 {
 	struct kvm_regs *r;
 	uint64_t rax = vcpu_regs(v)->rax, rcx = vcpu_regs(v)->rcx;
-	uint64_t value = 0;
+	uint64_t value = 0, xcr0;
 	struct kvm_sregs sregs;
 	uint8_t before[4];
 	uint32_t out[4];
@@ -312,7 +349,10 @@ static int rewritten(struct machine *m, struct vcpu *v, enum rewrite_kind kind, 
 		r->rdx = value >> 32;
 		break;
 	case REWRITE_CPUID:
-		cpuid_answer((uint32_t)rax, (uint32_t)rcx, sregs.cr4, out);
+		rc = vcpu_get_xcr0(v, &xcr0, err);
+		if (rc < 0)
+			return rc;
+		cpuid_answer(m->config.xfeatures, (uint32_t)rax, (uint32_t)rcx, sregs.cr4, xcr0, out);
 		r->rax = out[0];
 		r->rbx = out[1];
 		r->rcx = out[2];
@@ -461,16 +501,11 @@ static void boundary_msr(struct machine *m, struct vcpu *v)
 static int try_watched(struct machine *m, struct vcpu *v, bool *was, struct err *err)
 {
 	struct kvm_run *run = v->run;
-	uint64_t old = 0, now = 0;
 
-	*was = run->exit_reason == KVM_EXIT_MMIO && run->mmio.is_write && run->mmio.len <= 8 &&
-	       memory_watched_store(m->mem, GPA(run->mmio.phys_addr), run->mmio.data, run->mmio.len,
-				    &old);
-	if (!*was || !m->nondet->watched)
+	*was = false;
+	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write || run->mmio.len > 8)
 		return 0;
-	memcpy(&now, run->mmio.data, run->mmio.len);
-	return m->nondet->watched(m->nondet_ctx, m, GPA(run->mmio.phys_addr), run->mmio.len, old, now,
-				  err);
+	return watched_store(m, GPA(run->mmio.phys_addr), run->mmio.data, run->mmio.len, was, err);
 }
 
 /* The guest has halted: let vtime jump from deadline to deadline until something interrupts. */

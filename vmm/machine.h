@@ -26,12 +26,15 @@ struct machine_config {
 	uint64_t mem_size;  /* bytes */
 	uint64_t seed;      /* of RDRAND and RDSEED, of the entropy device, of the network card's address */
 	int64_t epoch;      /* date of the RTC at vtime 0, seconds since 1970 UTC */
+	uint64_t xfeatures; /* see cpuid.h; MACHINE_XFEATURES_OF_HOST: what fits this host, set by machine_create */
 	/* Devices that are there only if asked for. */
 	bool disk;          /* with the image of struct guest_image */
 	bool rng;
 	bool net;
 	uint8_t ports;      /* of the virtio console; 0: no such device */
 };
+
+#define MACHINE_XFEATURES_OF_HOST UINT64_MAX
 
 /* Where input enters the machine. Port n of the console is INPUT_PORT plus n. */
 enum input_channel {

@@ -253,6 +253,7 @@ const char *emulation_gap_name(enum emulation_gap gap)
 		[GAP_INT_N] = "int n",
 		[GAP_SSE_ARITH] = "sse arithmetic",
 		[GAP_AVX] = "avx",
+		[GAP_VERW] = "verw",
 	};
 
 	return (unsigned)gap < GAP_COUNT ? names[gap] : "unknown";

@@ -552,6 +552,9 @@ static void put_gap(struct snippet *s, enum emulation_gap gap)
 	case GAP_AVX:
 		EMIT(s, 0xc5, 0xf8, 0x58, 0xc1); /* vaddps xmm0, xmm0, xmm1 */
 		break;
+	case GAP_VERW:
+		EMIT(s, 0x0f, 0x00, 0xe8); /* verw ax */
+		break;
 	case GAP_COUNT:
 		break;
 	}

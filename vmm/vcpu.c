@@ -56,12 +56,13 @@ none:
 }
 
 int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *caps,
-		struct memory *mem, struct err *err)
+		struct memory *mem, uint64_t xfeatures, struct err *err)
 {
 	int size = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	int rc;
 
-	*v = (struct vcpu){.fd = -1, .stats_fd = -1, .caps = caps, .mem = mem};
+	*v = (struct vcpu){.fd = -1, .stats_fd = -1, .caps = caps, .mem = mem,
+			    .xfeatures = xfeatures};
 	if (size < (int)sizeof(struct kvm_run))
 		return err_sys(err, errno, "KVM gives no size for its run area");
 	v->fd = ioctl(vm_fd, KVM_CREATE_VCPU, 0);
@@ -74,7 +75,8 @@ int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *c
 		rc = err_sys(err, errno, "cannot map the virtual CPU's run area");
 		goto fail;
 	}
-	rc = cpuid_set(v->fd, err);
+	cpuid_layout(xfeatures, &v->layout);
+	rc = cpuid_set(v->fd, xfeatures, err);
 	if (rc < 0)
 		goto fail;
 	if (caps->has_stats_fd)
@@ -93,6 +95,7 @@ void vcpu_destroy(struct vcpu *v)
 		close(v->stats_fd);
 	if (v->fd >= 0)
 		close(v->fd);
+	assist_exec_destroy(v->exec);
 	*v = (struct vcpu){.fd = -1, .stats_fd = -1};
 }
 

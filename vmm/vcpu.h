@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "vmm/caps.h"
+#include "vmm/cpuid.h"
 #include "vmm/memory.h"
 #include "vmm/walk.h"
 
@@ -28,6 +29,11 @@ struct vcpu {
 	const struct host_caps *caps;
 	struct memory *mem;
 
+	/* Makes a store on the guest's behalf (assist), so that a watch on memory sees it. Set by the
+	 * machine; NULL: memory is just written. */
+	int (*store)(void *ctx, gpa_t gpa, const void *data, size_t len, struct err *err);
+	void *store_ctx;
+
 	bool regs_dirty;         /* run->s.regs.regs must go back into KVM */
 	bool completion_pending; /* an I/O, MMIO or MSR access waits for re-entry */
 	bool exit_stashed;       /* completing one access gave the next exit (string I/O, split MMIO) */
@@ -45,6 +51,9 @@ struct vcpu {
 	bool pf_judged;      /* stands at the #PF handler for a fault that is no SYSCALL */
 	gva_t pf_entry;      /* its #PF handler, from IDT[14] */
 
+	uint64_t xfeatures;		    /* what the guest's CPU has of XCR0; 0: no XSAVE */
+	struct xsave_layout layout;	    /* of struct kvm_xsave */
+	struct assist_exec *exec;	    /* made at the first need */
 	uint64_t assists[VCPU_ASSISTS_MAX]; /* by enum assist_kind */
 	uint64_t syscalls_repaired;
 	uint64_t entries; /* KVM_RUN calls */
@@ -70,8 +79,9 @@ struct vcpu_request {
 	gva_t breakpoint;     /* stop before executing this address; may equal RIP: then the next time */
 };
 
+/* xfeatures: see cpuid.h. */
 int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *caps,
-		struct memory *mem, struct err *err);
+		struct memory *mem, uint64_t xfeatures, struct err *err);
 void vcpu_destroy(struct vcpu *v);
 
 /* Enter the guest until one of the above. */
@@ -95,6 +105,8 @@ static inline struct kvm_regs *vcpu_regs_mut(struct vcpu *v)
 
 int vcpu_get_sregs(const struct vcpu *v, struct kvm_sregs *sregs, struct err *err);
 int vcpu_set_sregs(struct vcpu *v, const struct kvm_sregs *sregs, struct err *err);
+/* What it is after a reset where the guest's CPU has no XSAVE. */
+int vcpu_get_xcr0(const struct vcpu *v, uint64_t *xcr0, struct err *err);
 /* Queue an exception for the next entry; RIP must be right for its kind (fault: on it; trap: past). */
 int vcpu_inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t error,
 			  struct err *err);

@@ -6,6 +6,8 @@
  */
 #include "vmm/vcpu.h"
 
+#include "vmm/cpuid.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,11 +19,7 @@
 #define X87_ST 32
 #define XMM_AREA 160
 #define XSAVE_HEADER 512
-#define YMM_AREA 576
-#define YMM_SIZE 256
-#define XFEATURE_X87 1u
-#define XFEATURE_SSE 2u
-#define XFEATURE_YMM 4u
+#define XSAVE_HEADER_SIZE 64
 
 /* RFLAGS.RF: set or clear by the way the host came out, not by the guest (SDM 3B 18.3.1.1). */
 #define RFLAGS_RF (1ull << 16)
@@ -40,6 +38,21 @@ struct msr_block {
 	uint32_t nmsrs, pad;
 	struct kvm_msr_entry entry[ARRAY_SIZE(state_msrs)];
 };
+
+int vcpu_get_xcr0(const struct vcpu *v, uint64_t *xcr0, struct err *err)
+{
+	struct kvm_xcrs xcrs;
+
+	*xcr0 = XFEATURE_X87;
+	if (!v->xfeatures)
+		return 0;
+	if (ioctl(v->fd, KVM_GET_XCRS, &xcrs) < 0)
+		return err_sys(err, errno, "cannot read XCR0");
+	for (uint32_t i = 0; i < xcrs.nr_xcrs && i < KVM_MAX_XCRS; i++)
+		if (xcrs.xcrs[i].xcr == 0)
+			*xcr0 = xcrs.xcrs[i].value;
+	return 0;
+}
 
 static void walk_general(struct walker *w, struct kvm_regs *r)
 {
@@ -99,9 +112,9 @@ static void walk_system(struct walker *w, struct kvm_sregs *s)
 
 /* Bring the XSAVE area to one form: components in their initial state spelled out, and what the
  * CPU may or may not store (last x87 instruction and operand) cleared. */
-static void canonical_xsave(uint8_t *x)
+static void canonical_xsave(uint8_t *x, const struct xsave_layout *layout)
 {
-	uint64_t present;
+	uint64_t present, canonical;
 
 	memcpy(&present, x + XSAVE_HEADER, sizeof(present));
 	if (!(present & XFEATURE_X87)) {
@@ -117,26 +130,36 @@ static void canonical_xsave(uint8_t *x)
 	if (!(present & XFEATURE_SSE))
 		memset(x + XMM_AREA, 0, 256);
 	memset(x + XMM_AREA + 256, 0, XSAVE_HEADER - XMM_AREA - 256);
-	if (!(present & XFEATURE_YMM))
-		memset(x + YMM_AREA, 0, YMM_SIZE);
-	present = XFEATURE_X87 | XFEATURE_SSE;
-	for (int i = 0; i < YMM_SIZE; i++)
-		if (x[YMM_AREA + i])
-			present |= XFEATURE_YMM;
-	memset(x + XSAVE_HEADER, 0, YMM_AREA - XSAVE_HEADER);
-	memcpy(x + XSAVE_HEADER, &present, sizeof(present));
+	canonical = XFEATURE_X87 | XFEATURE_SSE;
+	for (unsigned n = 2; n < XSAVE_COMPONENTS; n++) {
+		uint8_t *at = x + layout->offset[n];
+
+		if (!(present >> n & 1))
+			memset(at, 0, layout->size[n]);
+		for (uint32_t i = 0; i < layout->size[n]; i++)
+			if (at[i])
+				canonical |= 1ull << n;
+	}
+	memset(x + XSAVE_HEADER, 0, XSAVE_HEADER_SIZE);
+	memcpy(x + XSAVE_HEADER, &canonical, sizeof(canonical));
 }
 
-static void walk_fpu(struct walker *w, uint8_t *x)
+/* AVX state is visited always; AVX-512 where the guest's CPU has it. */
+static void walk_fpu(struct walker *w, uint8_t *x, const struct xsave_layout *layout)
 {
+	static const char *const names[] = {
+		[2] = "ymm", [5] = "opmask", [6] = "zmm0-15", [7] = "zmm16-31"};
+
 	if (w->op != WALK_RESTORE)
-		canonical_xsave(x);
+		canonical_xsave(x, layout);
 	walk_bytes(w, "x87", x, X87_MXCSR);
 	walk_bytes(w, "mxcsr", x + X87_MXCSR, 4);
 	walk_bytes(w, "st", x + X87_ST, XMM_AREA - X87_ST);
 	walk_bytes(w, "xmm", x + XMM_AREA, 256);
 	walk_bytes(w, "xsave_header", x + XSAVE_HEADER, 8);
-	walk_bytes(w, "ymm", x + YMM_AREA, YMM_SIZE);
+	for (unsigned n = 2; n < ARRAY_SIZE(names); n++)
+		if (layout->size[n])
+			walk_bytes(w, names[n], x + layout->offset[n], layout->size[n]);
 }
 
 static void walk_events(struct walker *w, struct kvm_vcpu_events *e)
@@ -174,6 +197,15 @@ static int fetch(struct vcpu *v, struct kvm_sregs *sregs, struct kvm_xsave *xsav
 	return 0;
 }
 
+static int put_xcr0(struct vcpu *v, uint64_t xcr0, struct err *err)
+{
+	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs[0] = {.xcr = 0, .value = xcr0}};
+
+	if (v->xfeatures && ioctl(v->fd, KVM_SET_XCRS, &xcrs) < 0)
+		return err_sys(err, errno, "cannot set XCR0");
+	return 0;
+}
+
 static int put(struct vcpu *v, struct kvm_regs *regs, struct kvm_sregs *sregs,
 	       struct kvm_xsave *xsave, struct msr_block *msrs, struct kvm_vcpu_events *events,
 	       struct kvm_debugregs *debug, struct err *err)
@@ -204,15 +236,19 @@ int vcpu_walk(struct vcpu *v, struct walker *w, struct err *err)
 	struct kvm_debugregs debug;
 	struct kvm_xsave xsave;
 	struct msr_block msrs;
+	uint64_t xcr0;
 	int rc = fetch(v, &sregs, &xsave, &msrs, &events, &debug, err);
 
+	if (rc == 0)
+		rc = vcpu_get_xcr0(v, &xcr0, err);
 	if (rc < 0)
 		return rc;
 	regs.rflags &= ~RFLAGS_RF;
 	walk_component(w, "vcpu0");
 	walk_general(w, &regs);
 	walk_system(w, &sregs);
-	walk_fpu(w, (uint8_t *)&xsave);
+	walk_u64(w, "xcr0", &xcr0);
+	walk_fpu(w, (uint8_t *)&xsave, &v->layout);
 	for (size_t i = 0; i < ARRAY_SIZE(state_msrs); i++)
 		walk_u64(w, state_msrs[i].name, (uint64_t *)&msrs.entry[i].data);
 	walk_events(w, &events);
@@ -222,7 +258,9 @@ int vcpu_walk(struct vcpu *v, struct walker *w, struct err *err)
 	if (w->op == WALK_RESTORE) {
 		if (walker_failed(w))
 			return err_set(err, EINVAL, "the saved state of the virtual CPU is cut short");
-		return put(v, &regs, &sregs, &xsave, &msrs, &events, &debug, err);
+		rc = put_xcr0(v, xcr0, err);
+		return rc < 0 ? rc
+			      : put(v, &regs, &sregs, &xsave, &msrs, &events, &debug, err);
 	}
 	return 0;
 }

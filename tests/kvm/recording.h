@@ -102,7 +102,9 @@ static inline void record_guest(struct recording *rec, const char *guest, const 
 				int input_fd)
 {
 	struct guest_image image = {.cmdline = cmdline};
-	struct machine_config config = {.mem_size = RECORDING_MEM, .seed = 3};
+	struct machine_config config = {.mem_size = RECORDING_MEM,
+					.seed = 3,
+					.xfeatures = MACHINE_XFEATURES_OF_HOST};
 	struct input_fd input;
 	struct input_source source = input_fd_source(&input, input_fd, INPUT_SERIAL);
 	struct recorder_options options = {.quantum = RECORDING_QUANTUM,
@@ -130,6 +132,7 @@ static inline void record_guest(struct recording *rec, const char *guest, const 
 	assert_ok(machine_create(&m, &config, &image, true, &err), err);
 	options.clock = caps_has_clock(&m->caps) ? CLOCK_EMUL : CLOCK_STATE;
 	cpuid_host_signature(cpu, sizeof(cpu));
+	tm.config = m->config;
 	tm.clock = options.clock;
 	tm.host_cpu = cpu;
 	tm.host_kernel = m->caps.kernel;

@@ -7,6 +7,7 @@
 #define TESTS_UNIT_ASSIST_VCPU_H
 
 #include "vmm/assist.h"
+#include "vmm/cpuid.h"
 
 #include <Zydis/Zydis.h>
 #include <asm/processor-flags.h>
@@ -36,6 +37,7 @@
 
 #define XSAVE_MXCSR 24
 #define XSAVE_XMM 160
+#define XSAVE_XMM_SIZE 256
 #define XSAVE_HEADER 512
 
 /* Offsets are known to oracle_run. */
@@ -140,7 +142,9 @@ static int setup(void **state)
 	assert_true(f->vm >= 0);
 	f->caps.syscall_works = true;
 	assert_int_equal(memory_create(&f->mem, f->vm, RAM, false, &err), 0);
-	assert_int_equal(vcpu_create(&f->v, f->kvm, f->vm, &f->caps, f->mem, &err), 0);
+	assert_int_equal(vcpu_create(&f->v, f->kvm, f->vm, &f->caps, f->mem,
+				     cpuid_choose_xfeatures(&f->caps), &err),
+			 0);
 	f->ram = memory_at_dirty(f->mem, GPA(0), RAM);
 	f->code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
 		       -1, 0);
@@ -187,7 +191,7 @@ static int teardown(void **state)
 			skip();                                                                    \
 	} while (0)
 
-static void set_cpu(struct fixture *f, const struct cpu *c)
+static inline void set_cpu(struct fixture *f, const struct cpu *c)
 {
 	struct kvm_regs *r = vcpu_regs_mut(&f->v);
 	struct kvm_xsave x;
@@ -220,7 +224,7 @@ static void set_cpu(struct fixture *f, const struct cpu *c)
 	assert_int_equal(ioctl(f->v.fd, KVM_SET_XSAVE, &x), 0);
 }
 
-static void get_cpu(struct fixture *f, struct cpu *c)
+static inline void get_cpu(struct fixture *f, struct cpu *c)
 {
 	const struct kvm_regs *r = vcpu_regs(&f->v);
 	struct kvm_xsave x;
@@ -233,8 +237,15 @@ static void get_cpu(struct fixture *f, struct cpu *c)
 	memcpy(c->xmm, (uint8_t *)&x + XSAVE_XMM, sizeof(c->xmm));
 }
 
+static inline void set_gate(struct fixture *f, unsigned vector, uint64_t handler)
+{
+	put64(f, IDT + 16 * vector,
+	      (handler & 0xffff) | 8ull << 16 | 0x8e00ull << 32 | (handler >> 16 & 0xffff) << 48);
+	put64(f, IDT + 16 * vector + 8, handler >> 32);
+}
+
 /* A register that neither the oracle nor the stack needs, and none of those in `taken`. */
-static unsigned pick_gpr(struct fixture *f, unsigned taken)
+static inline unsigned pick_gpr(struct fixture *f, unsigned taken)
 {
 	unsigned n;
 

@@ -125,6 +125,8 @@ static inline int trace_setup(void **state)
 				    .kernel_size = sizeof(good.kernel),
 				    .initrd = good.initrd,
 				    .initrd_size = sizeof(good.initrd)};
+	struct assist_counts assists = {.len = 1, .of = {{"sse", 12345}}};
+	struct buf end = {0};
 	struct trace_writer *w;
 	uint64_t random = 21;
 	struct err err;
@@ -154,7 +156,9 @@ static inline int trace_setup(void **state)
 	}
 	good.head_frames = good.n_frames;
 	write_events(w, &random);
-	assert_int_equal(trace_writer_frame(w, TRACE_END, NULL, 0, &err), 0);
+	trace_end_encode(&assists, &end);
+	assert_int_equal(trace_writer_frame(w, TRACE_END, end.data, end.len, &err), 0);
+	buf_free(&end);
 	end_frame(w);
 	good.size = (size_t)trace_writer_size(w);
 	assert_int_equal(trace_writer_close(w, &err), 0);

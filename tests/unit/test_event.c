@@ -239,7 +239,12 @@ static void test_landmark_size(void **state)
 static struct trace_machine some_machine(void)
 {
 	return (struct trace_machine){
-		.config = {.mem_size = 64ull << 20, .seed = UINT64_MAX, .epoch = -1, .disk = true, .ports = 3},
+		.config = {.mem_size = 64ull << 20,
+			   .seed = UINT64_MAX,
+			   .epoch = -1,
+			   .xfeatures = 7,
+			   .disk = true,
+			   .ports = 3},
 		.clock = CLOCK_EMUL,
 		.quantum = 5000000,
 		.time_rate = 0.1,
@@ -268,6 +273,7 @@ static void test_machine_identity(void **state)
 	assert_int_equal(out.config.mem_size, in.config.mem_size);
 	assert_int_equal(out.config.seed, in.config.seed);
 	assert_int_equal(out.config.epoch, in.config.epoch);
+	assert_int_equal(out.config.xfeatures, in.config.xfeatures);
 	assert_int_equal(out.clock, in.clock);
 	assert_int_equal(out.quantum, in.quantum);
 	assert_memory_equal(&out.time_rate, &in.time_rate, sizeof(in.time_rate));
@@ -283,6 +289,38 @@ static void test_machine_identity(void **state)
 	assert_true(out.cpuid_hidden);
 	trace_machine_free(&out);
 	buf_free(&b);
+}
+
+static void test_end_identity(void **state)
+{
+	struct assist_counts in = {0}, out;
+	uint64_t x = 77;
+	struct err err;
+
+	(void)state;
+	for (unsigned round = 0; round < 200; round++) {
+		struct buf b = {0};
+
+		memset(&in, 0, sizeof(in));
+		in.len = round % (ASSIST_COUNTS_MAX + 1);
+		for (unsigned i = 0; i < in.len; i++) {
+			snprintf(in.of[i].name, ASSIST_NAME_MAX, "kind %u of twenty-three", i);
+			x = x * 6364136223846793005ull + 1442695040888963407ull;
+			in.of[i].count = x >> (i * 2);
+		}
+		trace_end_encode(&in, &b);
+		assert_int_equal(trace_end_decode(b.data, b.len, &out, &err), 0);
+		assert_memory_equal(&in, &out, sizeof(in));
+		for (size_t cut = 0; cut < b.len; cut++)
+			assert_int_equal(trace_end_decode(b.data, cut, &out, &err), -EBADMSG);
+		buf_put_u8(&b, 0);
+		assert_int_equal(trace_end_decode(b.data, b.len, &out, &err), -EBADMSG);
+		buf_free(&b);
+	}
+	/* One too many; one whose name is too long. */
+	assert_int_equal(trace_end_decode((const uint8_t *)"\x21", 1, &out, &err), -EBADMSG);
+	assert_int_equal(trace_end_decode((const uint8_t *)"\x01\x18xxxxxxxxxxxxxxxxxxxxxxxx\x01", 27, &out, &err),
+			 -EBADMSG);
 }
 
 static void refuse_machine(const void *data, size_t len)
@@ -395,7 +433,8 @@ int main(void)
 		cmocka_unit_test(test_damaged_events),	  cmocka_unit_test(test_cut_events),
 		cmocka_unit_test(test_boundary_overflow), cmocka_unit_test(test_landmark_size),
 		cmocka_unit_test(test_machine_identity),  cmocka_unit_test(test_machine_refused),
-		cmocka_unit_test(test_machine_garbage),	  cmocka_unit_test(test_names),
+		cmocka_unit_test(test_end_identity),	  cmocka_unit_test(test_machine_garbage),
+		cmocka_unit_test(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

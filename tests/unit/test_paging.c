@@ -11,6 +11,7 @@
 #include "vmm/paging.h"
 
 #include <asm/processor-flags.h>
+#include <cpuid.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -317,7 +318,7 @@ static void test_cpuid(void **state)
 	struct err err;
 
 	(void)state;
-	cpuid_answer(0, 0, 0, out);
+	cpuid_answer(0, 0, 0, 0, 1, out);
 	memcpy(text, &out[1], 4);
 	memcpy(text + 4, &out[3], 4);
 	memcpy(text + 8, &out[2], 4);
@@ -327,22 +328,22 @@ static void test_cpuid(void **state)
 		const uint32_t zeros[4] = {0};
 		uint32_t last[4], beyond[4], hypervisor[4];
 
-		cpuid_answer(out[0], subleaf, X86_CR4_OSXSAVE, last);
-		cpuid_answer(out[0] + 1, subleaf, 0, beyond);
-		cpuid_answer(0x40000000, subleaf, 0, hypervisor);
+		cpuid_answer(7, out[0], subleaf, X86_CR4_OSXSAVE, 7, last);
+		cpuid_answer(7, out[0] + 1, subleaf, 0, 7, beyond);
+		cpuid_answer(7, 0x40000000, subleaf, 0, 7, hypervisor);
 		assert_memory_equal(last, zeros, sizeof(zeros));
 		assert_memory_equal(beyond, zeros, sizeof(zeros));
 		assert_memory_equal(hypervisor, zeros, sizeof(zeros));
 	}
-	cpuid_answer(1, 0, X86_CR4_OSXSAVE, out);
+	cpuid_answer(0, 1, 0, 0, 1, out);
 	assert_int_equal(out[2] & (1u << 26 | 1u << 27 | 1u << 28 | 1u << 31), 0);
 	assert_int_equal(out[3] & (1u << 9), 0);
 	assert_int_equal(out[1] >> 24, 0);
-	cpuid_answer(0x80000008, 0, 0, out);
+	cpuid_answer(0, 0x80000008, 0, 0, 1, out);
 	assert_int_equal(out[0], 40 | 48 << 8);
 	memset(text, 0, sizeof(text));
 	for (uint32_t i = 0; i < 3; i++) {
-		cpuid_answer(0x80000002 + i, 0, 0, out);
+		cpuid_answer(0, 0x80000002 + i, 0, 0, 1, out);
 		memcpy(text + 16 * i, out, 16);
 	}
 	assert_string_equal(text, "Hindsight virtual CPU");
@@ -356,8 +357,62 @@ static void test_cpuid(void **state)
 	cpuid_host_signature(cut, sizeof(cut));
 	assert_int_equal(strlen(cut), sizeof(cut) - 1);
 	/* Not a KVM: an error, and no crash. */
-	assert_true(cpuid_set(-1, &err) < 0);
-	assert_true(cpuid_check_host(-1, &err) < 0);
+	assert_true(cpuid_set(-1, 0, &err) < 0);
+	assert_true(cpuid_check_host(-1, 0, &err) < 0);
+}
+
+/* Vector registers: what leaves 1, 7 and 0xd say goes together, and with where this CPU puts them. */
+static void test_cpuid_xfeatures(void **state)
+{
+	static const uint64_t allowed[] = {0, 7, 0xe7};
+	struct host_caps caps = {.cpuid_honoured = {true, true}};
+	uint32_t out[4];
+	uint64_t chosen;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(allowed); i++) {
+		uint64_t x = allowed[i];
+
+		assert_true(cpuid_is_xfeatures(x));
+		cpuid_answer(x, 1, 0, 0, 1, out);
+		assert_int_equal(out[2] >> 26 & 1, x != 0);
+		assert_int_equal(out[2] >> 27 & 1, 0);
+		assert_int_equal(out[2] >> 28 & 1, x != 0);
+		cpuid_answer(x, 1, 0, X86_CR4_OSXSAVE, 1, out);
+		assert_int_equal(out[2] >> 27 & 1, 1);
+		cpuid_answer(x, 7, 0, 0, 1, out);
+		assert_int_equal(out[1] >> 5 & 1, x != 0);
+		assert_int_equal(out[1] >> 16 & 1, x == 0xe7);
+		cpuid_answer(x, 0xd, 1, 0, 1, out);
+		assert_int_equal(out[0] | out[1] | out[2] | out[3], 0);
+		cpuid_answer(x, 0xd, 2, 0, 1, out);
+		assert_int_equal(out[0], x ? 256 : 0);
+		assert_int_equal(out[1], x ? 576 : 0);
+		cpuid_answer(x, 0xd, 0, 0, 1, out);
+		assert_int_equal(out[0], x);
+		assert_int_equal(out[1], x ? 576 : 0);
+		cpuid_answer(x, 0xd, 0, 0, 7, out);
+		assert_int_equal(out[1], x ? 832 : 0);
+	}
+	for (uint64_t x = 0; x < 0x400; x++)
+		assert_int_equal(cpuid_is_xfeatures(x), x == 0 || x == 7 || x == 0xe7);
+	assert_int_equal(cpuid_choose_xfeatures(&caps), 0);
+	caps.cpuid_honoured[1] = false;
+	chosen = cpuid_choose_xfeatures(&caps);
+	assert_true(cpuid_is_xfeatures(chosen));
+	for (unsigned n = 2; n < 64; n++) {
+		uint32_t offset, size, host[4];
+
+		if (!(chosen >> n & 1))
+			continue;
+		assert_true(cpuid_component(n, &offset, &size));
+		__cpuid_count(0xd, n, host[0], host[1], host[2], host[3]);
+		assert_int_equal(size, host[0]);
+		assert_int_equal(offset, host[1]);
+		cpuid_answer(chosen, 0xd, 0, 0, chosen, out);
+		assert_true(offset + size <= out[1]);
+		assert_int_equal(out[1], out[2]);
+	}
 }
 
 int main(void)
@@ -373,6 +428,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_access, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_random_tables, setup, teardown),
 		cmocka_unit_test(test_cpuid),
+		cmocka_unit_test(test_cpuid_xfeatures),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
