@@ -27,11 +27,14 @@ replay_SRC := replay/trace.c replay/file.c replay/event.c replay/recorder.c repl
 debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
 
-LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
+gdbstub_SRC := gdbstub/packet.c gdbstub/conn.c gdbstub/listen.c gdbstub/expr.c gdbstub/point.c
+
+LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(gdbstub_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
-	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
+	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist \
+	test_gdbstub_packet test_gdbstub_expr
 kvm_TESTS := test_probe test_divergence test_positions
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
