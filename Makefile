@@ -27,14 +27,16 @@ replay_SRC := replay/trace.c replay/file.c replay/event.c replay/recorder.c repl
 debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
 
-gdbstub_SRC := gdbstub/packet.c gdbstub/conn.c gdbstub/listen.c gdbstub/expr.c gdbstub/point.c
+gdbstub_SRC := gdbstub/packet.c gdbstub/conn.c gdbstub/listen.c gdbstub/request.c gdbstub/regs.c gdbstub/expr.c gdbstub/point.c \
+	gdbstub/session.c gdbstub/session_run.c gdbstub/session_query.c
 
 LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(gdbstub_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist \
-	test_gdbstub_packet test_gdbstub_expr
+	test_gdbstub_packet test_gdbstub_expr test_gdbstub_request \
+	test_gdbstub_session test_gdbstub_hostile
 kvm_TESTS := test_probe test_divergence test_positions
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
@@ -64,6 +66,13 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/kvm/%.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
+# The stub's tests and fuzzers look at a model instead of a machine.
+$(BUILD)/tests/test_gdbstub_session $(BUILD)/tests/test_gdbstub_hostile: $(BUILD)/obj/tests/gdb/fake_target.o
+
+$(BUILD)/tests/fake_server: $(BUILD)/obj/tests/gdb/fake_server.o $(BUILD)/obj/tests/gdb/fake_target.o $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
 $(BUILD)/tests/bench: $(BUILD)/obj/tests/bench/bench.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
@@ -72,7 +81,7 @@ $(BUILD)/tests/bench: $(BUILD)/obj/tests/bench/bench.o $(LIB_OBJ)
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 .PHONY: tests
-tests: $(TESTS)
+tests: $(TESTS) $(BUILD)/tests/fake_server
 
 # --- what a user runs: each installs what is missing first --------------------------------------
 
