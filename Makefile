@@ -39,7 +39,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_devices tes
 	test_gdbstub_session test_gdbstub_hostile
 kvm_TESTS := test_probe test_divergence test_positions
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
+SCRIPT_TESTS := tests/commands.sh tests/robustness.sh tests/gdb_remote.sh examples/stale_pointer/session.sh \
 	examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 
@@ -73,6 +73,11 @@ $(BUILD)/tests/fake_server: $(BUILD)/obj/tests/gdb/fake_server.o $(BUILD)/obj/te
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
+# What gdb takes the fake target's symbols from; no file for the host to run.
+$(BUILD)/tests/fake_program.elf: tests/gdb/fake_program.S
+	@mkdir -p $(@D)
+	$(Q)$(CC) -g -static -nostdlib -no-pie -Wl,-Ttext=0x1000,-e,main,--build-id=none,-z,max-page-size=4096 -o $@ $<
+
 $(BUILD)/tests/bench: $(BUILD)/obj/tests/bench/bench.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
@@ -81,7 +86,7 @@ $(BUILD)/tests/bench: $(BUILD)/obj/tests/bench/bench.o $(LIB_OBJ)
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 .PHONY: tests
-tests: $(TESTS) $(BUILD)/tests/fake_server
+tests: $(TESTS) $(BUILD)/tests/fake_server $(BUILD)/tests/fake_program.elf
 
 # --- what a user runs: each installs what is missing first --------------------------------------
 

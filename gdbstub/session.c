@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Text for the user is sent in pieces of this size. */
 #define CONSOLE_PIECE 2048
@@ -73,6 +74,14 @@ void session_end(struct gdb_session *s)
 	send_console(s);
 	s->console_open = false;
 	s->interrupted = false;
+}
+
+uint64_t session_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
 }
 
 bool gdb_session_interrupted(struct gdb_session *s)
@@ -486,7 +495,8 @@ static void serve(struct gdb_session *s)
 		case GDB_ITEM_NONE:
 			gdb_conn_wait(&s->conn, -1);
 			break;
-		case GDB_ITEM_BREAK: /* came too late for what it was to interrupt */
+		case GDB_ITEM_BREAK:
+			s->late_break_ns = session_now();
 			break;
 		case GDB_ITEM_PACKET:
 			handle(s, payload, len);

@@ -32,6 +32,7 @@ struct gdb_session {
 	struct buf console; /* text for the user that is not yet sent */
 	bool console_open;  /* gdb takes it now */
 	bool interrupted;
+	uint64_t late_break_ns; /* when an interrupt byte last came while nothing ran; 0: never */
 
 	enum gdb_end end;
 	bool ended;
@@ -47,6 +48,8 @@ void session_reply_error_text(struct gdb_session *s, const struct err *err);
 /* The request lets gdb wait for something that takes time and may print. */
 void session_begin(struct gdb_session *s);
 void session_end(struct gdb_session *s);
+
+uint64_t session_now(void); /* CLOCK_MONOTONIC in ns */
 
 /* Registers of several groups. */
 int session_read_registers(struct gdb_session *s, unsigned groups, struct gdb_registers *r,

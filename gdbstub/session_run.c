@@ -61,12 +61,29 @@ void session_stop_reason(struct gdb_session *s)
 	reply_stop(s, &stop);
 }
 
+/* One command of gdb can be many runs ("stepi 1000", a breakpoint with a condition that gdb evaluates), and a Ctrl-C
+ * can come between two of them. It stops the next run, unless that is so late that a user has asked for it. */
+#define LATE_BREAK_NS (200 * NSEC_PER_MSEC)
+
+static bool take_late_break(struct gdb_session *s)
+{
+	bool late = s->late_break_ns && session_now() - s->late_break_ns < LATE_BREAK_NS;
+
+	s->late_break_ns = 0;
+	return late;
+}
+
 static void run(struct gdb_session *s, struct gdb_resume *r)
 {
 	struct gdb_stop stop = {.thread = s->stopped_thread, .signal = GDB_SIGNAL_TRAP};
 	struct err err;
 	int rc;
 
+	if (take_late_break(s)) {
+		stop.signal = GDB_SIGNAL_INT;
+		reply_stop(s, &stop);
+		return;
+	}
 	r->points = &s->points;
 	r->skip_interrupts = (s->step_flags & (STEP_NO_IRQ | STEP_NO_TIMER)) != 0;
 	session_begin(s);

@@ -164,12 +164,12 @@ static inline bool client_receive(struct client *c)
 	return true;
 }
 
-/* The stub has nothing to say. */
+/* The stub has nothing to say for a while. */
 static inline void client_expect_silence(struct client *c)
 {
 	struct pollfd p = {.fd = c->fd, .events = POLLIN};
 
-	assert_int_equal(poll(&p, 1, 100), 0);
+	assert_int_equal(poll(&p, 1, 300), 0);
 }
 
 static inline void client_keep_console(struct client *c)

@@ -282,8 +282,12 @@ static void test_break_everywhere(void **state)
 		/* It does not linger: the next run goes until it has a reason to stop. */
 		assert_string_equal(client_request(&c, "Z0,1014,1"), "OK");
 		assert_memory_equal(client_request(&c, "vCont;c"), "T05", 3);
-		/* One that comes while nothing runs interrupts nothing. */
+		/* One that comes between two runs of one command stops the next, once. */
 		client_send_bytes(&c, "\x03\x03", 2);
+		assert_memory_equal(client_request(&c, "vCont;s:1"), "T02", 3);
+		assert_memory_equal(client_request(&c, "vCont;s:1"), "T05", 3);
+		/* One that nobody waits for is forgotten. */
+		client_send_bytes(&c, "\x03", 1);
 		client_expect_silence(&c);
 		assert_memory_equal(client_request(&c, "vCont;s:1"), "T05", 3);
 		client_close(&c);
