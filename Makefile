@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# hindsight: make, make demo, make test, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
+# hindsight: make, make demo, make test, make fuzz-gdbstub, make bench. V=1 shows commands, SAN=1 builds with ASan+UBSan,
 # CC=clang works as well. Everything built goes to build/ (build-san/ with SAN=1).
 
 CC ?= gcc
@@ -66,7 +66,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/kvm/%.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
-# The stub's tests and fuzzers look at a model instead of a machine.
+# The stub's tests and its fuzzers look at a model instead of a machine.
 $(BUILD)/tests/test_gdbstub_session $(BUILD)/tests/test_gdbstub_hostile: $(BUILD)/obj/tests/gdb/fake_target.o
 
 $(BUILD)/tests/fake_server: $(BUILD)/obj/tests/gdb/fake_server.o $(BUILD)/obj/tests/gdb/fake_target.o $(LIB_OBJ)
@@ -83,6 +83,7 @@ $(BUILD)/tests/bench: $(BUILD)/obj/tests/bench/bench.o $(LIB_OBJ)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 -include examples/guests.mk
+include tests/fuzz/gdbstub.mk
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 .PHONY: tests
@@ -103,6 +104,7 @@ test:
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san tests-san
 	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
+	$(Q)$(MAKE) --no-print-directory fuzz-gdbstub FUZZ_GDB_SECONDS=30
 	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) $(TESTS) \
 		$(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) \
 		"tests/debian_kernel.sh $(BUILD)/debian_kernel/vmlinux" \

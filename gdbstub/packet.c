@@ -113,8 +113,8 @@ static int between(struct gdb_decoder *d, uint8_t c, struct err *err)
 		return enqueue(d, GDB_ITEM_BREAK, NULL, 0, err);
 	case '+':
 		return 0;
-	case '-':
-		d->resend = true;
+	case '-': /* gdb sends it without acks too, when it is tired of waiting */
+		d->resend |= d->acks;
 		return 0;
 	}
 	/* A browser that a web page sends to this port begins with a word, and is not heard further. */

@@ -35,7 +35,7 @@ static void send_console(struct gdb_session *s)
 {
 	struct buf packet = {0};
 
-	for (size_t pos = 0; pos < s->console.len; pos += CONSOLE_PIECE) {
+	for (size_t pos = 0; pos < s->console.len && !s->abandoned; pos += CONSOLE_PIECE) {
 		size_t n = s->console.len - pos;
 
 		buf_clear(&packet);
@@ -63,8 +63,9 @@ void gdb_session_print(struct gdb_session *s, const char *fmt, ...)
 		send_console(s);
 }
 
-void session_begin(struct gdb_session *s)
+void session_begin(struct gdb_session *s, bool running)
 {
+	s->running = running;
 	s->interrupted = false;
 	s->console_open = true;
 }
@@ -73,6 +74,7 @@ void session_end(struct gdb_session *s)
 {
 	send_console(s);
 	s->console_open = false;
+	s->running = false;
 	s->interrupted = false;
 }
 
@@ -92,7 +94,11 @@ bool gdb_session_interrupted(struct gdb_session *s)
 		send_console(s);
 	if (gdb_decoder_take_break(&s->conn.in))
 		s->interrupted = true;
-	return s->interrupted || s->conn.gone || gdb_conn_quit(&s->conn);
+	/* Ctrl-C makes gdb 13 leave a monitor command without a word. The next request tells; the reply to this
+	 * one would be taken for the reply to that. */
+	if (!s->running && gdb_decoder_has_packet(&s->conn.in))
+		s->abandoned = true;
+	return s->interrupted || s->abandoned || s->conn.gone || gdb_conn_quit(&s->conn);
 }
 
 /* --- Registers and memory ----------------------------------------------------------------------- */
@@ -472,6 +478,7 @@ static void handle(struct gdb_session *s, const uint8_t *payload, size_t len)
 
 	buf_clear(&s->reply);
 	s->silent = false;
+	s->abandoned = false;
 	rc = gdb_request_parse(&s->request, payload, len, &err);
 	if (rc)
 		session_reply_error(s, rc, &err);
@@ -481,7 +488,7 @@ static void handle(struct gdb_session *s, const uint8_t *payload, size_t len)
 		err_set(&err, ENOMEM, "out of memory");
 		session_reply_error(s, -ENOMEM, &err);
 	}
-	if (!s->silent)
+	if (!s->silent && !s->abandoned)
 		gdb_conn_send(&s->conn, s->reply.data, s->reply.len);
 }
 

@@ -31,7 +31,9 @@ struct gdb_session {
 	/* An operation that takes time. */
 	struct buf console; /* text for the user that is not yet sent */
 	bool console_open;  /* gdb takes it now */
+	bool running; /* it is one that ends in a stop reply, for which gdb waits without end */
 	bool interrupted;
+	bool abandoned; /* gdb has sent the next request instead of waiting */
 	uint64_t late_break_ns; /* when an interrupt byte last came while nothing ran; 0: never */
 
 	enum gdb_end end;
@@ -46,7 +48,7 @@ void session_reply_error(struct gdb_session *s, int rc, const struct err *err);
 void session_reply_error_text(struct gdb_session *s, const struct err *err);
 
 /* The request lets gdb wait for something that takes time and may print. */
-void session_begin(struct gdb_session *s);
+void session_begin(struct gdb_session *s, bool running);
 void session_end(struct gdb_session *s);
 
 uint64_t session_now(void); /* CLOCK_MONOTONIC in ns */

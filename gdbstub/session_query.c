@@ -262,7 +262,7 @@ void session_monitor(struct gdb_session *s)
 	buf_put_u8(&s->request.data, 0);
 	if (s->request.data.failed)
 		return;
-	session_begin(s);
+	session_begin(s, false);
 	rc = s->target->ops->monitor(s->target->ctx, s, (const char *)s->request.data.data, &err);
 	/* A gdb that does not ask for error texts takes one for hex digits here. */
 	if (rc && !s->error_text)

@@ -86,7 +86,7 @@ static void run(struct gdb_session *s, struct gdb_resume *r)
 	}
 	r->points = &s->points;
 	r->skip_interrupts = (s->step_flags & (STEP_NO_IRQ | STEP_NO_TIMER)) != 0;
-	session_begin(s);
+	session_begin(s, true);
 	rc = s->target->ops->resume(s->target->ctx, s, r, &stop, &err);
 	session_end(s);
 	if (rc)
@@ -218,7 +218,7 @@ void session_restart(struct gdb_session *s)
 	buf_put_u8(&s->request.data, 0);
 	if (s->request.data.failed)
 		return;
-	session_begin(s);
+	session_begin(s, false);
 	rc = s->target->ops->restart(s->target->ctx, s, (const char *)s->request.data.data, &err);
 	session_end(s);
 	if (rc) {

@@ -295,6 +295,29 @@ static void test_break_everywhere(void **state)
 	}
 }
 
+/* gdb gives up waiting for a monitor command and asks something else: that is answered, and nothing but that. */
+static void test_abandoned_request(void **state)
+{
+	static const char *const requests[] = {"qRcmd,77616974", "qCRC:0,7fffffffffffffff"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+		struct fake *f = fake_create(10, false);
+		struct client c;
+
+		f->endless_memory = true;
+		client_connect(&c, f);
+		client_request(&c, "QStartNoAckMode");
+		client_send(&c, requests[i], strlen(requests[i]));
+		usleep(50000);
+		assert_string_equal(client_request(&c, "qC"), "QC1");
+		assert_string_equal(client_request(&c, "qAttached"), "1");
+		client_expect_silence(&c);
+		client_close(&c);
+		fake_destroy(f);
+	}
+}
+
 static void test_quit_flag(void **state)
 {
 	static volatile sig_atomic_t quit;
@@ -454,6 +477,7 @@ int main(void)
 		cmocka_unit_test(test_disconnect_anywhere),
 		cmocka_unit_test(test_disconnect_while_running),
 		cmocka_unit_test(test_break_everywhere),
+		cmocka_unit_test(test_abandoned_request),
 		cmocka_unit_test(test_quit_flag),
 		cmocka_unit_test(test_listen_unix),
 		cmocka_unit_test(test_listen_tcp),

@@ -99,6 +99,9 @@ static void test_without_acks(void **state)
 	assert_int_equal(feed(&d, "$g#00-", &out), 0);
 	assert_string_equal(drain(&d, items, sizeof(items)), "[g]");
 	assert_int_equal(out.len, 0);
+	assert_false(d.resend);
+	d.acks = true;
+	assert_int_equal(feed(&d, "-", &out), 0);
 	assert_true(d.resend);
 	gdb_decoder_free(&d);
 }
