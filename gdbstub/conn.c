@@ -37,7 +37,7 @@ static void lose(struct gdb_conn *c)
 	c->gone = true;
 }
 
-/* --- Sending ------------------------------------------------------------------------------------ */
+/* --- Sending -------------------------------------------------------------------------------- */
 
 /* Send what there is without waiting; true if all is out. */
 static bool flush(struct gdb_conn *c)
@@ -101,7 +101,7 @@ void gdb_conn_send(struct gdb_conn *c, const void *payload, size_t n)
 	drain(c);
 }
 
-/* --- Receiving ---------------------------------------------------------------------------------- */
+/* --- Receiving ------------------------------------------------------------------------------ */
 
 static void take_in(struct gdb_conn *c)
 {
@@ -124,7 +124,8 @@ static void take_in(struct gdb_conn *c)
 	drain(c);
 }
 
-/* A gdb that meets a busy stub would wait for ever; it shows a failure of its first request as a warning. */
+/* A gdb that meets a busy stub would wait for ever; it shows a failure of its first request as a
+ * warning. */
 static void turn_away(struct gdb_conn *c)
 {
 	static const char text[] = "E.another gdb is connected; one at a time";
@@ -136,7 +137,7 @@ static void turn_away(struct gdb_conn *c)
 		return;
 	buf_put_u8(&out, '+');
 	gdb_frame(&out, text, sizeof(text) - 1);
-	/* What it has sent is taken, since closing on unread data would take the answer away too. */
+	/* What it has sent is taken: closing on unread data would lose the answer too. */
 	if (!out.failed && send(fd, out.data, out.len, MSG_NOSIGNAL) > 0 &&
 	    recv(fd, unread, sizeof(unread), 0) >= 0)
 		shutdown(fd, SHUT_WR);
@@ -146,7 +147,8 @@ static void turn_away(struct gdb_conn *c)
 
 void gdb_conn_wait(struct gdb_conn *c, int timeout_ms)
 {
-	struct pollfd p[2] = {{.fd = c->fd, .events = POLLIN}, {.fd = c->listen_fd, .events = POLLIN}};
+	struct pollfd p[2] = {{.fd = c->fd, .events = POLLIN},
+			      {.fd = c->listen_fd, .events = POLLIN}};
 	int slice = timeout_ms >= 0 && timeout_ms < QUIT_POLL_MS ? timeout_ms : QUIT_POLL_MS;
 
 	for (;;) {

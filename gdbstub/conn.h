@@ -15,10 +15,10 @@ struct gdb_conn {
 	int stall_ms;  /* a peer that takes nothing for so long is dropped */
 	const volatile sig_atomic_t *quit; /* set when hindsight itself is to end; may be NULL */
 	struct gdb_decoder in;
-	struct buf out;      /* not yet sent */
-	struct buf last;     /* last packet, for a peer that asks for it again */
-	bool gone;           /* nothing more comes or goes */
-	struct err why;      /* if gone, unless the peer closed: then empty */
+	struct buf out;	 /* not yet sent */
+	struct buf last; /* last packet, for a peer that asks for it again */
+	bool gone;	 /* nothing more comes or goes */
+	struct err why;	 /* if gone, unless the peer closed: then empty */
 };
 
 /* Takes over fd and makes it non-blocking. */
@@ -26,8 +26,8 @@ int gdb_conn_open(struct gdb_conn *c, int fd, struct err *err);
 void gdb_conn_close(struct gdb_conn *c);
 
 /*
- * Wait up to timeout_ms (0: not at all, -1: for ever) for something from the peer, and take in what there
- * is. A second gdb that knocks is told so, and turned away.
+ * Wait up to timeout_ms (0: not at all, -1: for ever) for something from the peer, and take in what
+ * there is. A second gdb that knocks is told so, and turned away.
  */
 void gdb_conn_wait(struct gdb_conn *c, int timeout_ms);
 /* Send a packet; waits while the peer reads, for stall_ms at a time. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Agent expressions: the byte code into which gdb compiles the condition of a breakpoint (GDB manual,
- * appendix "The GDB Agent Expression Mechanism"). It comes from the peer, so it is bounded in every way.
+ * Agent expressions: the byte code into which gdb compiles the condition of a breakpoint (GDB
+ * manual, appendix "The GDB Agent Expression Mechanism"). It comes from the peer, so it is bounded
+ * in every way.
  */
 #ifndef GDBSTUB_EXPR_H
 #define GDBSTUB_EXPR_H
@@ -21,9 +22,9 @@ struct gdb_expr_env {
 };
 
 /*
- * Evaluate; *value is the top of the stack at the end. -EINVAL for code that makes no sense, -ENOTSUP for what
- * is for tracepoints or floating point, -EDOM for a division by zero, -ELOOP if it takes too long, and
- * whatever env returns.
+ * Evaluate; *value is the top of the stack at the end. -EINVAL for code that makes no sense,
+ * -ENOTSUP for what is for tracepoints or floating point, -EDOM for a division by zero, -ELOOP if
+ * it takes too long, and whatever env returns.
  */
 int gdb_expr_eval(const uint8_t *code, size_t len, const struct gdb_expr_env *env, uint64_t *value);
 

@@ -17,7 +17,7 @@
 /* A handler may set *quit just before poll sleeps: look again so often. */
 #define QUIT_POLL_MS 200
 
-/* --- Unix sockets ------------------------------------------------------------------------------- */
+/* --- Unix sockets --------------------------------------------------------------------------- */
 
 /* A socket file that nobody listens on any more. */
 static bool is_stale(const struct sockaddr_un *sa)
@@ -40,8 +40,8 @@ static int listen_unix(struct gdb_listener *l, const char *path, struct err *err
 	int rc;
 
 	if (strlen(path) >= sizeof(sa.sun_path))
-		return err_set(err, ENAMETOOLONG, "the socket path %s is longer than %zu bytes", path,
-			       sizeof(sa.sun_path) - 1);
+		return err_set(err, ENAMETOOLONG, "the socket path %s is longer than %zu bytes",
+			       path, sizeof(sa.sun_path) - 1);
 	memcpy(sa.sun_path, path, strlen(path) + 1);
 	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (l->fd < 0)
@@ -59,7 +59,7 @@ static int listen_unix(struct gdb_listener *l, const char *path, struct err *err
 	return 0;
 }
 
-/* --- TCP ---------------------------------------------------------------------------------------- */
+/* --- TCP ------------------------------------------------------------------------------------ */
 
 /* "HOST:PORT", ":PORT" or "PORT"; brackets around an IPv6 address are taken off. */
 static int split(const char *address, char host[64], char port[8], struct err *err)
@@ -74,10 +74,11 @@ static int split(const char *address, char host[64], char port[8], struct err *e
 		start++;
 		n -= 2;
 	}
-	if (*digits < '0' || *digits > '9' || strtoul(digits, &end, 10) > 65535 || *end || n >= 64 ||
-	    strlen(digits) >= 8)
+	if (*digits < '0' || *digits > '9' || strtoul(digits, &end, 10) > 65535 || *end ||
+	    n >= 64 || strlen(digits) >= 8)
 		return err_set(err, EINVAL,
-			       "'%s' is no place for gdb: give the path of a socket (with a '/'), or a port "
+			       "'%s' is no place for gdb: give the path of a socket (with a '/'), "
+			       "or a port "
 			       "such as 1234 or localhost:1234",
 			       address);
 	snprintf(host, 64, "%.*s", (int)n, start);
@@ -105,7 +106,8 @@ static void name_port(struct gdb_listener *l)
 	    getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), port, sizeof(port),
 			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		return;
-	snprintf(l->name, sizeof(l->name), sa.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+	snprintf(l->name, sizeof(l->name), sa.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host,
+		 port);
 }
 
 static int listen_tcp(struct gdb_listener *l, const char *address, bool allow_remote,
@@ -121,12 +123,14 @@ static int listen_tcp(struct gdb_listener *l, const char *address, bool allow_re
 	if (rc)
 		return rc;
 	if (getaddrinfo(host, port, &hints, &ai) != 0)
-		return err_set(err, EINVAL, "'%s' is no numeric address; names of hosts are not looked up",
+		return err_set(err, EINVAL,
+			       "'%s' is no numeric address; names of hosts are not looked up",
 			       host);
 	l->remote = !is_loopback(ai->ai_addr);
 	if (l->remote && !allow_remote) {
 		rc = err_set(err, EPERM,
-			     "%s can be reached from other machines, and whoever reaches it owns the guest: "
+			     "%s can be reached from other machines, and whoever reaches it owns "
+			     "the guest: "
 			     "use a socket path or localhost, or add --gdb-allow-remote",
 			     address);
 		goto out;
@@ -147,7 +151,7 @@ out:
 	return rc;
 }
 
-/* --- Both --------------------------------------------------------------------------------------- */
+/* --- Both ----------------------------------------------------------------------------------- */
 
 int gdb_listener_open(struct gdb_listener *l, const char *address, bool allow_remote,
 		      struct err *err)
@@ -183,7 +187,8 @@ int gdb_listener_accept(struct gdb_listener *l, int timeout_ms, const volatile s
 	const int on = 1;
 
 	for (;;) {
-		int slice = timeout_ms >= 0 && timeout_ms < QUIT_POLL_MS ? timeout_ms : QUIT_POLL_MS;
+		int slice =
+			timeout_ms >= 0 && timeout_ms < QUIT_POLL_MS ? timeout_ms : QUIT_POLL_MS;
 		struct pollfd p = {.fd = l->fd, .events = POLLIN};
 		int n = poll(&p, 1, slice);
 
@@ -197,7 +202,8 @@ int gdb_listener_accept(struct gdb_listener *l, int timeout_ms, const volatile s
 				continue; /* gone again */
 			if (*fd < 0)
 				return err_sys(err, errno, "cannot accept a connection from gdb");
-			/* Each packet is waited for; fails on a Unix socket, which has no such delay. */
+			/* Each packet is waited for; fails on a Unix socket, which has no such
+			 * delay. */
 			setsockopt(*fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 			return 1;
 		}

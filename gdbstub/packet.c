@@ -9,8 +9,8 @@
 #define INTERRUPT 0x03
 #define ESCAPE '}'
 #define ESCAPE_XOR 0x20
-/* A run is "c*n" where n is the number of repeats beyond c plus 29: three repeats are the fewest that fit a
- * printable n, and n is at most '~'. */
+/* A run is "c*n" where n is the number of repeats beyond c plus 29: three repeats are the fewest
+ * that fit a printable n, and n is at most '~'. */
 #define RUN_BIAS 29
 #define RUN_MIN 3
 #define RUN_MAX ('~' - RUN_BIAS)
@@ -26,7 +26,7 @@ void gdb_decoder_free(struct gdb_decoder *d)
 	buf_free(&d->queue);
 }
 
-/* --- Queue -------------------------------------------------------------------------------------- */
+/* --- Queue ---------------------------------------------------------------------------------- */
 
 static int enqueue(struct gdb_decoder *d, enum gdb_item kind, const void *data, size_t n,
 		   struct err *err)
@@ -36,9 +36,10 @@ static int enqueue(struct gdb_decoder *d, enum gdb_item kind, const void *data, 
 		d->queue_pos = 0;
 	}
 	if (d->queue.len + ITEM_HEAD + n > GDB_QUEUE_MAX)
-		return err_set(err, EMSGSIZE,
-			       "it sends requests without waiting for the answers: more than %u bytes",
-			       GDB_QUEUE_MAX);
+		return err_set(
+			err, EMSGSIZE,
+			"it sends requests without waiting for the answers: more than %u bytes",
+			GDB_QUEUE_MAX);
 	buf_put_u8(&d->queue, (uint8_t)kind);
 	buf_put_u32(&d->queue, (uint32_t)n);
 	buf_put(&d->queue, data, n);
@@ -92,7 +93,7 @@ bool gdb_decoder_has_packet(const struct gdb_decoder *d)
 	return false;
 }
 
-/* --- Decoding ----------------------------------------------------------------------------------- */
+/* --- Decoding ------------------------------------------------------------------------------- */
 
 static int hex_value(uint8_t c)
 {
@@ -117,7 +118,8 @@ static int between(struct gdb_decoder *d, uint8_t c, struct err *err)
 		d->resend |= d->acks;
 		return 0;
 	}
-	/* A browser that a web page sends to this port begins with a word, and is not heard further. */
+	/* A browser that a web page sends to this port begins with a word, and is not heard
+	 * further. */
 	if (!d->spoken || ++d->noise > GDB_PACKET_MAX)
 		return err_set(err, EPROTO, "it does not speak the gdb remote protocol");
 	return 0;
@@ -137,7 +139,8 @@ static int body(struct gdb_decoder *d, uint8_t c, struct err *err)
 		return 0;
 	}
 	if (d->body.len == GDB_PACKET_MAX)
-		return err_set(err, EMSGSIZE, "it sent a packet of more than %u bytes", GDB_PACKET_MAX);
+		return err_set(err, EMSGSIZE, "it sent a packet of more than %u bytes",
+			       GDB_PACKET_MAX);
 	buf_put_u8(&d->body, d->state == GDB_ESCAPE ? c ^ ESCAPE_XOR : c);
 	d->state = GDB_BODY;
 	return d->body.failed ? err_set(err, ENOMEM, "out of memory") : 0;
@@ -158,7 +161,8 @@ static int sum(struct gdb_decoder *d, uint8_t c, struct buf *out, struct err *er
 		return 0;
 	}
 	d->state = GDB_BETWEEN;
-	/* Without acks nobody would send it again, and the channel is reliable: gdb ignores sums then. */
+	/* Without acks nobody would send it again, and the channel is reliable: gdb ignores sums
+	 * then. */
 	if (d->acks && (d->bad_digit || d->sum != d->sum_sent)) {
 		buf_put_u8(out, '-');
 		return 0;
@@ -193,7 +197,7 @@ int gdb_decoder_feed(struct gdb_decoder *d, const uint8_t *data, size_t n, struc
 	return rc;
 }
 
-/* --- Encoding ----------------------------------------------------------------------------------- */
+/* --- Encoding ------------------------------------------------------------------------------- */
 
 static bool is_special(uint8_t c)
 {
@@ -260,7 +264,7 @@ void gdb_frame(struct buf *out, const void *payload, size_t n)
 		size_t repeats = run_length(p + i, n - i) - 1;
 
 		buf_put_u8(out, p[i]);
-		/* An escaped byte is not repeated: readers differ in whether they unescape before. */
+		/* An escaped byte is not repeated: readers differ in when they unescape. */
 		if (repeats < RUN_MIN || (i > 0 && p[i - 1] == ESCAPE)) {
 			i++;
 			continue;

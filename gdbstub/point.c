@@ -72,7 +72,8 @@ int gdb_points_set(struct gdb_points *p, const struct gdb_point *point, struct e
 		return err_set(err, ENOSPC, "there are %d breakpoints and watchpoints already",
 			       GDB_POINTS_MAX);
 	if (p->conditions_len + point->conditions_len > GDB_CONDITIONS_MAX)
-		return err_set(err, ENOSPC, "the conditions of all breakpoints take more than %u bytes",
+		return err_set(err, ENOSPC,
+			       "the conditions of all breakpoints take more than %u bytes",
 			       GDB_CONDITIONS_MAX);
 	if (point->conditions_len) {
 		conditions = malloc(point->conditions_len);

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Features by the names that gdb knows (GDB manual, "Standard Target Features", "i386 Features"); the last
- * one before AVX is ours. gdb takes what it does not know as plain registers. */
+/* Features by the names that gdb knows (GDB manual, "Standard Target Features", "i386 Features");
+ * the last one before AVX is ours. gdb takes what it does not know as plain registers. */
 enum feature { CORE, SSE, SEGMENTS, SYSTEM, AVX, FEATURES };
 
 /* Bits of a flags register: gdb prints their names. */
@@ -23,32 +23,37 @@ struct flags_type {
 
 /* Intel SDM vol. 1, 3.4.3. */
 static const struct flag eflags_bits[] = {
-	{"CF", 0},  {"", 1},	{"PF", 2},  {"AF", 4},	{"ZF", 6},   {"SF", 7},	  {"TF", 8},  {"IF", 9}, {"DF", 10},
-	{"OF", 11}, {"NT", 14}, {"RF", 16}, {"VM", 17}, {"AC", 18}, {"VIF", 19}, {"VIP", 20}, {"ID", 21}, {NULL, 0}};
+	{"CF", 0},  {"", 1},	{"PF", 2},   {"AF", 4},	  {"ZF", 6},  {"SF", 7},
+	{"TF", 8},  {"IF", 9},	{"DF", 10},  {"OF", 11},  {"NT", 14}, {"RF", 16},
+	{"VM", 17}, {"AC", 18}, {"VIF", 19}, {"VIP", 20}, {"ID", 21}, {NULL, 0}};
 /* Intel SDM vol. 1, 10.2.3. */
-static const struct flag mxcsr_bits[] = {
-	{"IE", 0}, {"DE", 1}, {"ZE", 2}, {"OE", 3},  {"UE", 4},	 {"PE", 5},  {"DAZ", 6}, {"IM", 7},
-	{"DM", 8}, {"ZM", 9}, {"OM", 10}, {"UM", 11}, {"PM", 12}, {"FZ", 15}, {NULL, 0}};
+static const struct flag mxcsr_bits[] = {{"IE", 0},  {"DE", 1},	 {"ZE", 2},  {"OE", 3},	 {"UE", 4},
+					 {"PE", 5},  {"DAZ", 6}, {"IM", 7},  {"DM", 8},	 {"ZM", 9},
+					 {"OM", 10}, {"UM", 11}, {"PM", 12}, {"FZ", 15}, {NULL, 0}};
 /* Intel SDM vol. 3, 2.5. */
-static const struct flag cr0_bits[] = {{"PE", 0},  {"MP", 1},  {"EM", 2},  {"TS", 3},  {"ET", 4},  {"NE", 5},
-				       {"WP", 16}, {"AM", 18}, {"NW", 29}, {"CD", 30}, {"PG", 31}, {NULL, 0}};
+static const struct flag cr0_bits[] = {{"PE", 0},  {"MP", 1},  {"EM", 2},  {"TS", 3},
+				       {"ET", 4},  {"NE", 5},  {"WP", 16}, {"AM", 18},
+				       {"NW", 29}, {"CD", 30}, {"PG", 31}, {NULL, 0}};
 static const struct flag cr4_bits[] = {
-	{"VME", 0},	  {"PVI", 1},	    {"TSD", 2},	      {"DE", 3},    {"PSE", 4},	     {"PAE", 5},
-	{"MCE", 6},	  {"PGE", 7},	    {"PCE", 8},	      {"OSFXSR", 9}, {"OSXMMEXCPT", 10}, {"UMIP", 11},
-	{"LA57", 12},	  {"VMXE", 13},	    {"SMXE", 14},     {"FSGSBASE", 16}, {"PCIDE", 17},  {"OSXSAVE", 18},
-	{"SMEP", 20},	  {"SMAP", 21},	    {"PKE", 22},      {"CET", 23},  {NULL, 0}};
+	{"VME", 0},	    {"PVI", 1},	   {"TSD", 2},	    {"DE", 3},	  {"PSE", 4},
+	{"PAE", 5},	    {"MCE", 6},	   {"PGE", 7},	    {"PCE", 8},	  {"OSFXSR", 9},
+	{"OSXMMEXCPT", 10}, {"UMIP", 11},  {"LA57", 12},    {"VMXE", 13}, {"SMXE", 14},
+	{"FSGSBASE", 16},   {"PCIDE", 17}, {"OSXSAVE", 18}, {"SMEP", 20}, {"SMAP", 21},
+	{"PKE", 22},	    {"CET", 23},   {NULL, 0}};
 /* Intel SDM vol. 3, 2.2.1; AMD APM vol. 2, 3.1.7. */
-static const struct flag efer_bits[] = {{"SCE", 0},  {"LME", 8},   {"LMA", 10}, {"NXE", 11},
+static const struct flag efer_bits[] = {{"SCE", 0},   {"LME", 8},    {"LMA", 10}, {"NXE", 11},
 					{"SVME", 12}, {"FFXSR", 14}, {NULL, 0}};
 
 static const struct flags_type flags_types[FEATURES][4] = {
 	[CORE] = {{"i386_eflags", 4, eflags_bits}},
 	[SSE] = {{"i386_mxcsr", 4, mxcsr_bits}},
-	[SYSTEM] = {{"system_cr0", 8, cr0_bits}, {"system_cr4", 8, cr4_bits}, {"system_efer", 8, efer_bits}},
+	[SYSTEM] = {{"system_cr0", 8, cr0_bits},
+		    {"system_cr4", 8, cr4_bits},
+		    {"system_efer", 8, efer_bits}},
 };
 
 static const char *const feature_names[FEATURES] = {
-	[CORE] = "org.gnu.gdb.i386.core",	   [SSE] = "org.gnu.gdb.i386.sse",
+	[CORE] = "org.gnu.gdb.i386.core",	  [SSE] = "org.gnu.gdb.i386.sse",
 	[SEGMENTS] = "org.gnu.gdb.i386.segments", [SYSTEM] = "org.hindsight.system",
 	[AVX] = "org.gnu.gdb.i386.avx",
 };
@@ -95,8 +100,9 @@ struct reg {
 #define SHOWN(name, type, field) R(SYSTEM, GDB_REGS_SYSTEM, name, type, field, .read_only = true)
 #define YMMH(i) R(AVX, GDB_REGS_FLOAT, "ymm" #i "h", "uint128", ymmh[i], )
 
-/* A register's number is its index. The order of the first 57 is gdb's own for x86-64; fs_base, gs_base,
- * k_gs_base, cr0-cr8 and efer are named as QEMU names them, since scripts look for those. */
+/* A register's number is its index. The order of the first 57 is gdb's own for x86-64; fs_base,
+ * gs_base, k_gs_base, cr0-cr8 and efer are named as QEMU names them, since scripts look for those.
+ */
 static const struct reg regs[] = {
 	GENERAL("rax", "int64", gpr[GDB_RAX]),
 	GENERAL("rbx", "int64", gpr[GDB_RBX]),
@@ -122,10 +128,38 @@ static const struct reg regs[] = {
 	SELECTOR("es", GDB_ES),
 	SELECTOR("fs", GDB_FS),
 	SELECTOR("gs", GDB_GS),
-	ST(0), ST(1), ST(2), ST(3), ST(4), ST(5), ST(6), ST(7),
-	X87(fctrl), X87(fstat), X87(ftag), X87(fiseg), X87(fioff), X87(foseg), X87(fooff), X87(fop),
-	XMM(0), XMM(1), XMM(2), XMM(3), XMM(4), XMM(5), XMM(6), XMM(7),
-	XMM(8), XMM(9), XMM(10), XMM(11), XMM(12), XMM(13), XMM(14), XMM(15),
+	ST(0),
+	ST(1),
+	ST(2),
+	ST(3),
+	ST(4),
+	ST(5),
+	ST(6),
+	ST(7),
+	X87(fctrl),
+	X87(fstat),
+	X87(ftag),
+	X87(fiseg),
+	X87(fioff),
+	X87(foseg),
+	X87(fooff),
+	X87(fop),
+	XMM(0),
+	XMM(1),
+	XMM(2),
+	XMM(3),
+	XMM(4),
+	XMM(5),
+	XMM(6),
+	XMM(7),
+	XMM(8),
+	XMM(9),
+	XMM(10),
+	XMM(11),
+	XMM(12),
+	XMM(13),
+	XMM(14),
+	XMM(15),
 	R(SSE, GDB_REGS_FLOAT, "mxcsr", "i386_mxcsr", mxcsr, ),
 	R(SEGMENTS, GDB_REGS_SYSTEM, "fs_base", "int64", base[GDB_FS], ),
 	R(SEGMENTS, GDB_REGS_SYSTEM, "gs_base", "int64", base[GDB_GS], ),
@@ -158,8 +192,22 @@ static const struct reg regs[] = {
 	SYS("dr3", "int64", dr[3]),
 	SYS("dr6", "int64", dr6),
 	SYS("dr7", "int64", dr7),
-	YMMH(0), YMMH(1), YMMH(2), YMMH(3), YMMH(4), YMMH(5), YMMH(6), YMMH(7),
-	YMMH(8), YMMH(9), YMMH(10), YMMH(11), YMMH(12), YMMH(13), YMMH(14), YMMH(15),
+	YMMH(0),
+	YMMH(1),
+	YMMH(2),
+	YMMH(3),
+	YMMH(4),
+	YMMH(5),
+	YMMH(6),
+	YMMH(7),
+	YMMH(8),
+	YMMH(9),
+	YMMH(10),
+	YMMH(11),
+	YMMH(12),
+	YMMH(13),
+	YMMH(14),
+	YMMH(15),
 };
 
 #define AVX_REGS 16
@@ -220,10 +268,11 @@ static void describe_feature(struct buf *xml, enum feature feature)
 
 		if (r->feature != feature)
 			continue;
-		/* gdb saves and restores registers around a function call in the guest; what the call does
-		 * to the machine's own registers must not be undone. */
-		print(xml, "<reg name=\"%s\" bitsize=\"%u\" type=\"%s\" regnum=\"%u\"%s%s/>\n", r->name,
-		      r->size * 8u, r->type, i, strcmp(r->type, "int") == 0 ? " group=\"float\"" : "",
+		/* gdb saves and restores registers around a function call in the guest; what the
+		 * call does to the machine's own registers must not be undone. */
+		print(xml, "<reg name=\"%s\" bitsize=\"%u\" type=\"%s\" regnum=\"%u\"%s%s/>\n",
+		      r->name, r->size * 8u, r->type, i,
+		      strcmp(r->type, "int") == 0 ? " group=\"float\"" : "",
 		      feature == SYSTEM ? " group=\"system\" save-restore=\"no\"" : "");
 	}
 	print(xml, "</feature>\n");

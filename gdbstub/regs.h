@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Registers as gdb sees them: one 64-bit description whatever mode the CPU is in, since gdb loses the
- * connection when the description changes under it. One table says for each register its number, name, size,
- * type and place in struct gdb_registers; packets and target description are made from it.
+ * Registers as gdb sees them: one 64-bit description whatever mode the CPU is in, since gdb loses
+ * the connection when the description changes under it. One table says for each register its
+ * number, name, size, type and place in struct gdb_registers; packets and target description are
+ * made from it.
  */
 #ifndef GDBSTUB_REGS_H
 #define GDBSTUB_REGS_H
@@ -19,8 +20,22 @@ enum {
 
 /* In gdb's order, which is not the CPU's. */
 enum gdb_gpr {
-	GDB_RAX, GDB_RBX, GDB_RCX, GDB_RDX, GDB_RSI, GDB_RDI, GDB_RBP, GDB_RSP,
-	GDB_R8, GDB_R9, GDB_R10, GDB_R11, GDB_R12, GDB_R13, GDB_R14, GDB_R15,
+	GDB_RAX,
+	GDB_RBX,
+	GDB_RCX,
+	GDB_RDX,
+	GDB_RSI,
+	GDB_RDI,
+	GDB_RBP,
+	GDB_RSP,
+	GDB_R8,
+	GDB_R9,
+	GDB_R10,
+	GDB_R11,
+	GDB_R12,
+	GDB_R13,
+	GDB_R14,
+	GDB_R15,
 	GDB_GPRS
 };
 
@@ -46,7 +61,7 @@ struct gdb_registers {
 	uint64_t dr[4], dr6, dr7;
 	/* GDB_REGS_FLOAT */
 	uint8_t st[8][10];
-	uint32_t fctrl, fstat, ftag, fiseg, fioff, foseg, fooff, fop; /* ftag: 16 bits, two a register */
+	uint32_t fctrl, fstat, ftag, fiseg, fioff, foseg, fooff, fop; /* ftag: two bits each */
 	uint8_t xmm[16][16];
 	uint32_t mxcsr;
 	uint8_t ymmh[16][16]; /* only where the target has AVX */

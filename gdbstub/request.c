@@ -5,7 +5,8 @@
 #include <limits.h>
 #include <string.h>
 
-/* What is left of the packet. Takers return false, and take nothing, if what they want is not there. */
+/* What is left of the packet. Takers return false, and take nothing, if what they want is not
+ * there. */
 struct text {
 	const uint8_t *p;
 	const uint8_t *end;
@@ -115,7 +116,7 @@ static bool take_span(struct text *t, struct gdb_request *r)
 	return take_number(t, &r->addr) && take_char(t, ',') && take_number(t, &r->len);
 }
 
-/* --- One parser a packet ------------------------------------------------------------------------ */
+/* --- One parser a packet -------------------------------------------------------------------- */
 
 /* Where what follows is of no interest. */
 static bool parse_anything(struct text *t, struct gdb_request *r)
@@ -153,7 +154,8 @@ static bool parse_span(struct text *t, struct gdb_request *r)
 
 static bool parse_write_memory(struct text *t, struct gdb_request *r)
 {
-	return take_span(t, r) && take_char(t, ':') && take_rest(t, &r->data) && r->data.len == r->len;
+	return take_span(t, r) && take_char(t, ':') && take_rest(t, &r->data) &&
+	       r->data.len == r->len;
 }
 
 static bool parse_write_binary(struct text *t, struct gdb_request *r)
@@ -199,12 +201,13 @@ static bool parse_set_point(struct text *t, struct gdb_request *r)
 	if (r->type == GDB_SET_POINT && gdb_point_is_watch(&r->point) &&
 	    (r->point.len == 0 || r->point.addr + (r->point.len - 1) < r->point.addr))
 		return false;
-	/* ";X" length "," code, and again, with or without another ';'. Commands are not offered. */
+	/* ";X" length "," code, and again, with or without another ';'. No commands. */
 	while (left(t)) {
 		uint64_t len;
 
 		take_char(t, ';');
-		if (!take_char(t, 'X') || !take_number(t, &len) || !take_char(t, ',') || len > left(t) / 2)
+		if (!take_char(t, 'X') || !take_number(t, &len) || !take_char(t, ',') ||
+		    len > left(t) / 2)
 			return false;
 		buf_put_u32(&r->data, (uint32_t)len);
 		if (take_bytes(t, &r->data, len) != len)
@@ -411,7 +414,7 @@ static const struct parser parsers[] = {
 	{"qfThreadInfo", GDB_FIRST_THREADS, NULL},
 	{"qsThreadInfo", GDB_MORE_THREADS, NULL},
 	{"qAttached", GDB_ATTACHED, parse_anything},
-	/* QEMU's, by which scripts know that they face a machine and not a process; either case of q. */
+	/* QEMU's, by which scripts know a machine from a process; either case of q. */
 	{"qqemu.sstepbits", GDB_STEP_FLAGS_KNOWN, NULL},
 	{"Qqemu.sstepbits", GDB_STEP_FLAGS_KNOWN, NULL},
 	{"qqemu.sstep=", GDB_SET_STEP_FLAGS, parse_flag},

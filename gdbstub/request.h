@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What gdb asks, taken apart: packet text goes in, a typed request comes out, and nothing behind this header
- * looks at packet text again. (GDB manual, "Packets", "General Query Packets", "vCont" and those near it.)
+ * What gdb asks, taken apart: packet text goes in, a typed request comes out, and nothing behind
+ * this header looks at packet text again. (GDB manual, "Packets", "General Query Packets", "vCont"
+ * and those near it.)
  */
 #ifndef GDBSTUB_REQUEST_H
 #define GDBSTUB_REQUEST_H
@@ -24,33 +25,33 @@ enum gdb_request_type {
 	GDB_READ_MEMORY,     /* addr, len */
 	GDB_READ_BINARY,     /* the same, to be answered in binary */
 	GDB_WRITE_MEMORY,    /* addr, data */
-	GDB_CRC_MEMORY,      /* addr, len */
+	GDB_CRC_MEMORY,	     /* addr, len */
 	GDB_SEARCH_MEMORY,   /* addr, len, data: what to look for */
-	GDB_SET_POINT,       /* point; its conditions are in data */
+	GDB_SET_POINT,	     /* point; its conditions are in data */
 	GDB_CLEAR_POINT,     /* point */
-	GDB_RESUME,          /* resume */
+	GDB_RESUME,	     /* resume */
 	GDB_REVERSE_STEP,
 	GDB_REVERSE_CONTINUE,
 	GDB_RESUME_KINDS,
-	GDB_SELECT_THREAD,   /* thread, number: 'g' or 'c' */
-	GDB_THREAD_ALIVE,    /* thread */
+	GDB_SELECT_THREAD, /* thread, number: 'g' or 'c' */
+	GDB_THREAD_ALIVE,  /* thread */
 	GDB_CURRENT_THREAD,
 	GDB_FIRST_THREADS,
 	GDB_MORE_THREADS,
-	GDB_THREAD_INFO,     /* thread */
-	GDB_FEATURES,        /* data: what gdb supports */
+	GDB_THREAD_INFO, /* thread */
+	GDB_FEATURES,	 /* data: what gdb supports */
 	GDB_NO_ACKS,
-	GDB_READ_OBJECT,     /* object, addr: offset, len; data: annex */
-	GDB_MONITOR,         /* data: command line */
+	GDB_READ_OBJECT, /* object, addr: offset, len; data: annex */
+	GDB_MONITOR,	 /* data: command line */
 	GDB_ATTACHED,
-	GDB_RESTART,         /* data: arguments, separated by spaces; number: 1 if an answer is wanted */
-	GDB_KILL,            /* number: 1 if an answer is wanted */
+	GDB_RESTART, /* data: arguments, separated by spaces; number: 1 if an answer is wanted */
+	GDB_KILL,    /* number: 1 if an answer is wanted */
 	GDB_DETACH,
 	GDB_STEP_FLAGS_KNOWN,
 	GDB_GET_STEP_FLAGS,
-	GDB_SET_STEP_FLAGS,  /* number */
+	GDB_SET_STEP_FLAGS, /* number */
 	GDB_GET_PHYSICAL,
-	GDB_SET_PHYSICAL,    /* number */
+	GDB_SET_PHYSICAL, /* number */
 };
 
 enum gdb_object {
@@ -64,7 +65,7 @@ enum gdb_action_kind { GDB_CONTINUE, GDB_STEP, GDB_STEP_RANGE, GDB_STAY };
 
 struct gdb_action {
 	enum gdb_action_kind kind;
-	int thread;          /* or GDB_THREAD_ALL: those that no action before this one names */
+	int thread;	     /* or GDB_THREAD_ALL: those that no action before this one names */
 	uint64_t start, end; /* GDB_STEP_RANGE: step while RIP is in [start, end) */
 };
 

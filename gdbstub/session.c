@@ -13,7 +13,7 @@
 /* What is kept while gdb takes none. */
 #define CONSOLE_KEEP 8192
 
-/* --- Errors and text ---------------------------------------------------------------------------- */
+/* --- Errors and text ------------------------------------------------------------------------ */
 
 void session_reply_error_text(struct gdb_session *s, const struct err *err)
 {
@@ -94,14 +94,14 @@ bool gdb_session_interrupted(struct gdb_session *s)
 		send_console(s);
 	if (gdb_decoder_take_break(&s->conn.in))
 		s->interrupted = true;
-	/* Ctrl-C makes gdb 13 leave a monitor command without a word. The next request tells; the reply to this
-	 * one would be taken for the reply to that. */
+	/* Ctrl-C makes gdb 13 leave a monitor command without a word. The next request tells; the
+	 * reply to this one would be taken for the reply to that. */
 	if (!s->running && gdb_decoder_has_packet(&s->conn.in))
 		s->abandoned = true;
 	return s->interrupted || s->abandoned || s->conn.gone || gdb_conn_quit(&s->conn);
 }
 
-/* --- Registers and memory ----------------------------------------------------------------------- */
+/* --- Registers and memory ------------------------------------------------------------------- */
 
 int session_read_registers(struct gdb_session *s, unsigned groups, struct gdb_registers *r,
 			   struct err *err)
@@ -127,7 +127,8 @@ static void read_registers(struct gdb_session *s)
 static int store_registers(struct gdb_session *s, unsigned groups, const struct gdb_registers *regs,
 			   struct err *err)
 {
-	return s->target->ops->write_registers(s->target->ctx, s, s->general_thread, groups, regs, err);
+	return s->target->ops->write_registers(s->target->ctx, s, s->general_thread, groups, regs,
+					       err);
 }
 
 static int write_registers(struct gdb_session *s, struct err *err)
@@ -146,7 +147,8 @@ static int write_registers(struct gdb_session *s, struct err *err)
 			memcpy(gdb_reg_bytes(&regs, i), bytes, gdb_reg_size(i));
 	}
 	if (r.failed || reader_left(&r))
-		return err_set(err, EINVAL, "these are not the registers of the target description");
+		return err_set(err, EINVAL,
+			       "these are not the registers of the target description");
 	return store_registers(s, GDB_REGS_ALL, &regs, err);
 }
 
@@ -183,7 +185,8 @@ static int write_register(struct gdb_session *s, struct err *err)
 	if (!gdb_reg_writable(number))
 		return err_set(err, EPERM, "this register can only be read");
 	if (s->request.data.len != gdb_reg_size(number))
-		return err_set(err, EINVAL, "register %u has %zu bytes", number, gdb_reg_size(number));
+		return err_set(err, EINVAL, "register %u has %zu bytes", number,
+			       gdb_reg_size(number));
 	rc = session_read_registers(s, gdb_reg_group(number), &regs, err);
 	if (rc)
 		return rc;
@@ -204,8 +207,9 @@ static void read_memory(struct gdb_session *s, bool binary)
 	if (!data)
 		rc = err_set(&err, ENOMEM, "out of memory");
 	else if (n)
-		rc = t->ops->read_memory(t->ctx, s->general_thread, s->physical ? GDB_PHYSICAL : GDB_LINEAR,
-					 s->request.addr, data, n, &done, &err);
+		rc = t->ops->read_memory(t->ctx, s->general_thread,
+					 s->physical ? GDB_PHYSICAL : GDB_LINEAR, s->request.addr,
+					 data, n, &done, &err);
 	else if (!binary) /* an empty reply would mean that the packet is unknown */
 		rc = err_set(&err, EINVAL, "a read of no bytes");
 	if (rc) {
@@ -226,11 +230,12 @@ static int write_memory(struct gdb_session *s, struct err *err)
 	/* gdb's way to find out whether X is understood; must not count as a change to the past. */
 	if (!s->request.data.len)
 		return 0;
-	return t->ops->write_memory(t->ctx, s, s->general_thread, s->physical ? GDB_PHYSICAL : GDB_LINEAR,
-				    s->request.addr, s->request.data.data, s->request.data.len, err);
+	return t->ops->write_memory(t->ctx, s, s->general_thread,
+				    s->physical ? GDB_PHYSICAL : GDB_LINEAR, s->request.addr,
+				    s->request.data.data, s->request.data.len, err);
 }
 
-/* --- Breakpoints -------------------------------------------------------------------------------- */
+/* --- Breakpoints ---------------------------------------------------------------------------- */
 
 static int set_point(struct gdb_session *s, struct err *err)
 {
@@ -290,7 +295,7 @@ bool gdb_target_point_holds(const struct gdb_target *t, int thread, const struct
 	return gdb_point_holds(p, &env);
 }
 
-/* --- The rest ----------------------------------------------------------------------------------- */
+/* --- The rest ------------------------------------------------------------------------------- */
 
 static int check_thread(const struct gdb_session *s, struct err *err)
 {
@@ -452,7 +457,8 @@ static void execute(struct gdb_session *s)
 		reply_status(s, 0, NULL);
 		break;
 	case GDB_STEP_FLAGS_KNOWN:
-		gdb_put_text(&s->reply, s->target->can_skip ? "ENABLE=1,NOIRQ=2,NOTIMER=4" : "ENABLE=1");
+		gdb_put_text(&s->reply,
+			     s->target->can_skip ? "ENABLE=1,NOIRQ=2,NOTIMER=4" : "ENABLE=1");
 		break;
 	case GDB_GET_STEP_FLAGS:
 		gdb_put_text(&s->reply, "0x%x", s->step_flags);
@@ -533,7 +539,8 @@ int gdb_session_serve(int fd, const struct gdb_session_options *o, const struct 
 		serve(s);
 		*end = s->end;
 		if (s->conn.why.text[0])
-			err_set(err, EPROTO, "the connection to gdb was dropped: %s", s->conn.why.text);
+			err_set(err, EPROTO, "the connection to gdb was dropped: %s",
+				s->conn.why.text);
 		if (gdb_conn_quit(&s->conn))
 			rc = err_set(err, EINTR, "interrupted");
 	}

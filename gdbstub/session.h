@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * One gdb, from its first packet to its leaving. Nothing of it outlives it: the next gdb finds the target where
- * this one left it, without breakpoints, however it left.
+ * One gdb, from its first packet to its leaving. Nothing of it outlives it: the next gdb finds the
+ * target where this one left it, without breakpoints, however it left.
  */
 #ifndef GDBSTUB_SESSION_H
 #define GDBSTUB_SESSION_H
@@ -11,9 +11,9 @@
 #include <signal.h>
 
 enum gdb_end {
-	GDB_END_LOST,     /* the connection ended without a word; err has a sentence if it was our doing */
+	GDB_END_LOST,	  /* the connection ended; err has a sentence if that was our doing */
 	GDB_END_DETACHED, /* gdb's "detach", or its end: the guest may go on */
-	GDB_END_KILLED,   /* gdb's "kill" */
+	GDB_END_KILLED,	  /* gdb's "kill" */
 };
 
 struct gdb_session_options {
@@ -25,7 +25,7 @@ struct gdb_session_options {
 /* Longer than a gdb that is stopped in its own debugger for a moment, shorter than patience. */
 #define GDB_STALL_MS 10000
 
-/* Serve the gdb at fd, which is closed at the end. Returns 0 with *end, -EINTR on quit, or -ENOMEM. */
+/* Serve the gdb at fd, and close it. Returns 0 with *end, -EINTR on quit, or -ENOMEM. */
 int gdb_session_serve(int fd, const struct gdb_session_options *o, const struct gdb_target *target,
 		      enum gdb_end *end, struct err *err);
 

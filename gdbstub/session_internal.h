@@ -12,7 +12,7 @@ struct gdb_session {
 	const struct gdb_target *target;
 	struct gdb_request request;
 	struct buf reply; /* to the request; sent once, when it has been carried out */
-	bool silent;      /* the request has no reply */
+	bool silent;	  /* the request has no reply */
 
 	struct gdb_points points;
 
@@ -25,7 +25,7 @@ struct gdb_session {
 	bool physical;
 	unsigned step_flags; /* STEP_* */
 	int general_thread;  /* Hg: whose registers; never ANY or ALL */
-	int run_thread;      /* Hc */
+	int run_thread;	     /* Hc */
 	int stopped_thread;
 
 	/* An operation that takes time. */
@@ -33,7 +33,7 @@ struct gdb_session {
 	bool console_open;  /* gdb takes it now */
 	bool running; /* it is one that ends in a stop reply, for which gdb waits without end */
 	bool interrupted;
-	bool abandoned; /* gdb has sent the next request instead of waiting */
+	bool abandoned;		/* gdb has sent the next request instead of waiting */
 	uint64_t late_break_ns; /* when an interrupt byte last came while nothing ran; 0: never */
 
 	enum gdb_end end;

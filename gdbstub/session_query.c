@@ -15,8 +15,9 @@ static int read_all(struct gdb_session *s, uint64_t addr, void *data, size_t n, 
 {
 	const struct gdb_target *t = s->target;
 	size_t done = 0;
-	int rc = t->ops->read_memory(t->ctx, s->general_thread, s->physical ? GDB_PHYSICAL : GDB_LINEAR,
-				     addr, data, n, &done, err);
+	int rc = t->ops->read_memory(t->ctx, s->general_thread,
+				     s->physical ? GDB_PHYSICAL : GDB_LINEAR, addr, data, n, &done,
+				     err);
 
 	if (!rc && done < n)
 		rc = err_set(err, EFAULT, "there is no memory at 0x%" PRIx64, addr + done);
@@ -83,8 +84,8 @@ void session_search(struct gdb_session *s)
 		gdb_put_text(&s->reply, "0");
 }
 
-/* CRC-32 as gdb computes it for compare-sections: polynomial 0x04c11db7, most significant bit first, no final
- * inversion (GDB manual, "General Query Packets", qCRC). */
+/* CRC-32 as gdb computes it for compare-sections: polynomial 0x04c11db7, most significant bit
+ * first, no final inversion (GDB manual, "General Query Packets", qCRC). */
 static uint32_t crc_add(uint32_t crc, const uint8_t *data, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -120,14 +121,16 @@ void session_crc(struct gdb_session *s)
 		gdb_put_text(&s->reply, "C%x", crc);
 }
 
-/* --- Descriptions ------------------------------------------------------------------------------- */
+/* --- Descriptions --------------------------------------------------------------------------- */
 
-/* gdb takes an address outside of the map for absent, and thinks in linear addresses, where a guest may map
- * anything anywhere: all of it is memory. In two halves, since the length of the whole has 65 bits. */
-static const char memory_map[] = "<?xml version=\"1.0\"?><memory-map>"
-				 "<memory type=\"ram\" start=\"0x0\" length=\"0x8000000000000000\"/>"
-				 "<memory type=\"ram\" start=\"0x8000000000000000\" length=\"0x8000000000000000\"/>"
-				 "</memory-map>";
+/* gdb takes an address outside of the map for absent, and thinks in linear addresses, where a guest
+ * may map anything anywhere: all of it is memory. In two halves, since the length of the whole has
+ * 65 bits. */
+static const char memory_map[] =
+	"<?xml version=\"1.0\"?><memory-map>"
+	"<memory type=\"ram\" start=\"0x0\" length=\"0x8000000000000000\"/>"
+	"<memory type=\"ram\" start=\"0x8000000000000000\" length=\"0x8000000000000000\"/>"
+	"</memory-map>";
 
 static void describe_thread(struct gdb_session *s, int thread, char *text, size_t size)
 {
@@ -137,7 +140,8 @@ static void describe_thread(struct gdb_session *s, int thread, char *text, size_
 
 static void put_xml_text(struct buf *xml, const char *text)
 {
-	static const char *const entities[] = {['<'] = "&lt;", ['>'] = "&gt;", ['&'] = "&amp;", ['"'] = "&quot;"};
+	static const char *const entities[] = {
+		['<'] = "&lt;", ['>'] = "&gt;", ['&'] = "&amp;", ['"'] = "&quot;"};
 
 	for (; *text; text++) {
 		unsigned char c = (unsigned char)*text;
@@ -160,8 +164,8 @@ static void thread_list(struct gdb_session *s, struct buf *xml)
 	for (int t = 1; t <= s->target->threads; t++) {
 		char head[64], text[128];
 
-		snprintf(head, sizeof(head), "<thread id=\"%x\" core=\"%d\" name=\"CPU %d\">", (unsigned)t, t - 1,
-			 t - 1);
+		snprintf(head, sizeof(head), "<thread id=\"%x\" core=\"%d\" name=\"CPU %d\">",
+			 (unsigned)t, t - 1, t - 1);
 		put_literal(xml, head);
 		describe_thread(s, t, text, sizeof(text));
 		put_xml_text(xml, text);
@@ -181,7 +185,8 @@ void session_read_object(struct gdb_session *s)
 
 	switch (q->object) {
 	case GDB_OBJECT_FEATURES:
-		if (q->data.len != sizeof(annex) - 1 || memcmp(q->data.data, annex, q->data.len) != 0) {
+		if (q->data.len != sizeof(annex) - 1 ||
+		    memcmp(q->data.data, annex, q->data.len) != 0) {
 			gdb_put_text(&s->reply, "E00"); /* no such annex */
 			return;
 		}
@@ -199,7 +204,8 @@ void session_read_object(struct gdb_session *s)
 	left = q->addr < object.len ? object.len - q->addr : 0;
 	buf_put_u8(&s->reply, n < left ? 'm' : 'l');
 	if (left)
-		gdb_put_binary(&s->reply, object.data + q->addr, n < left ? (size_t)n : (size_t)left);
+		gdb_put_binary(&s->reply, object.data + q->addr,
+			       n < left ? (size_t)n : (size_t)left);
 	s->reply.failed |= object.failed;
 	buf_free(&object);
 }
@@ -238,7 +244,7 @@ void session_features(struct gdb_session *s)
 		gdb_put_text(&s->reply, ";ReverseStep+;ReverseContinue+");
 }
 
-/* --- Threads and monitor ------------------------------------------------------------------------ */
+/* --- Threads and monitor -------------------------------------------------------------------- */
 
 void session_threads(struct gdb_session *s)
 {

@@ -25,8 +25,9 @@ static void expedite(struct gdb_session *s)
 	}
 }
 
-/* gdb keeps the last reason it reads, and has others to find out for itself (a breakpoint is where RIP is; what
- * a watched address holds, only the watch makes it look): so watches come last but for the end of history. */
+/* gdb keeps the last reason it reads, and has others to find out for itself (a breakpoint is where
+ * RIP is; what a watched address holds, only the watch makes it look): so watches come last but for
+ * the end of history. */
 static void reply_stop(struct gdb_session *s, const struct gdb_stop *stop)
 {
 	struct buf *b = &s->reply;
@@ -61,8 +62,9 @@ void session_stop_reason(struct gdb_session *s)
 	reply_stop(s, &stop);
 }
 
-/* One command of gdb can be many runs ("stepi 1000", a breakpoint with a condition that gdb evaluates), and a Ctrl-C
- * can come between two of them. It stops the next run, unless that is so late that a user has asked for it. */
+/* One command of gdb can be many runs ("stepi 1000", a breakpoint with a condition that gdb
+ * evaluates), and a Ctrl-C can come between two of them. It stops the next run, unless that is so
+ * late that a user has asked for it. */
 #define LATE_BREAK_NS (200 * NSEC_PER_MSEC)
 
 static bool take_late_break(struct gdb_session *s)
@@ -101,7 +103,8 @@ static const struct gdb_action *action_of(const struct gdb_request *q, int threa
 	for (unsigned i = 0; i < q->n_actions; i++) {
 		const struct gdb_action *a = &q->actions[i];
 
-		if (a->thread == thread || a->thread == GDB_THREAD_ALL || a->thread == GDB_THREAD_ANY)
+		if (a->thread == thread || a->thread == GDB_THREAD_ALL ||
+		    a->thread == GDB_THREAD_ANY)
 			return a;
 	}
 	return NULL;
@@ -162,8 +165,8 @@ static int set_pc(struct gdb_session *s, uint64_t pc, struct err *err)
 	if (rc)
 		return rc;
 	regs.rip = pc;
-	return s->target->ops->write_registers(s->target->ctx, s, s->general_thread, GDB_REGS_GENERAL,
-					       &regs, err);
+	return s->target->ops->write_registers(s->target->ctx, s, s->general_thread,
+					       GDB_REGS_GENERAL, &regs, err);
 }
 
 void session_run_forward(struct gdb_session *s)
@@ -182,7 +185,8 @@ void session_run_forward(struct gdb_session *s)
 	if (s->request.selected) {
 		select_threads(s, &r);
 	} else if (!assign_actions(s, &r)) {
-		const struct gdb_stop stop = {.thread = s->stopped_thread, .signal = GDB_SIGNAL_NONE};
+		const struct gdb_stop stop = {.thread = s->stopped_thread,
+					      .signal = GDB_SIGNAL_NONE};
 
 		reply_stop(s, &stop);
 		return;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * libFuzzer: bytes from a peer through framing, request parser and the conditions of breakpoints, in pieces.
- * Besides what the sanitizers see: what is decoded must not depend on the pieces, lengths hold, and a payload
- * that is framed comes back as it was.
+ * libFuzzer: bytes from a peer through framing, request parser and the conditions of breakpoints,
+ * in pieces. Besides what the sanitizers see: what is decoded must not depend on the pieces,
+ * lengths hold, and a payload that is framed comes back as it was.
  */
 #include "gdbstub/packet.h"
 #include "gdbstub/request.h"
@@ -122,7 +122,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	decode(data + 1, size - 1, size, &whole);
 	decode(data + 1, size - 1, 1 + data[0] % 16, &pieces);
-	must(whole.len == pieces.len && (!whole.len || memcmp(whole.data, pieces.data, whole.len) == 0));
+	must(whole.len == pieces.len &&
+	     (!whole.len || memcmp(whole.data, pieces.data, whole.len) == 0));
 
 	r = reader_init(whole.data, whole.len);
 	while (reader_left(&r)) {

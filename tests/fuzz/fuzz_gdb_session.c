@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * libFuzzer: a whole session over the fake target. The input is a list of payloads, one a line, so that the
- * fuzzer need not find checksums; a line that begins with '!' goes out as raw bytes. After it the target must
- * still serve a plain session.
+ * libFuzzer: a whole session over the fake target. The input is a list of payloads, one a line, so
+ * that the fuzzer need not find checksums; a line that begins with '!' goes out as raw bytes. After
+ * it the target must still serve a plain session.
  */
 #include "gdbstub/packet.h"
 #include "gdbstub/session.h"
@@ -36,7 +36,8 @@ static size_t serve(struct fake *f, const struct buf *bytes)
 	ssize_t n;
 
 	must(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-	must(bytes->len == 0 || send(fds[0], bytes->data, bytes->len, MSG_DONTWAIT) == (ssize_t)bytes->len);
+	must(bytes->len == 0 ||
+	     send(fds[0], bytes->data, bytes->len, MSG_DONTWAIT) == (ssize_t)bytes->len);
 	shutdown(fds[0], SHUT_WR);
 	must(gdb_session_serve(fds[1], &options, &f->target, &end, &err) == 0);
 	while ((n = recv(fds[0], out, sizeof(out), 0)) > 0) {

@@ -21,8 +21,9 @@ static void on_signal(int sig)
 
 static int serve(struct gdb_listener *l, struct fake *f, struct err *err)
 {
-	static const char *const ends[] = {
-		[GDB_END_LOST] = "lost", [GDB_END_DETACHED] = "detached", [GDB_END_KILLED] = "killed"};
+	static const char *const ends[] = {[GDB_END_LOST] = "lost",
+					   [GDB_END_DETACHED] = "detached",
+					   [GDB_END_KILLED] = "killed"};
 	const struct gdb_session_options options = {.listen_fd = l->fd, .quit = &quit};
 
 	for (;;) {
@@ -33,7 +34,8 @@ static int serve(struct gdb_listener *l, struct fake *f, struct err *err)
 			rc = gdb_session_serve(fd, &options, &f->target, &end, err);
 		if (rc < 0)
 			return rc;
-		printf("%s at %" PRIu64 "%s%s\n", ends[end], f->position, err->text[0] ? ": " : "", err->text);
+		printf("%s at %" PRIu64 "%s%s\n", ends[end], f->position, err->text[0] ? ": " : "",
+		       err->text);
 	}
 }
 

@@ -21,24 +21,24 @@ struct fake_edit {
 };
 
 static const uint8_t program[] = {
-	0x55,                         /* 1000 push rbp */
-	0x48, 0x89, 0xe5,             /* 1001 mov rbp, rsp */
+	0x55,			      /* 1000 push rbp */
+	0x48, 0x89, 0xe5,	      /* 1001 mov rbp, rsp */
 	0xe8, 0x07, 0x00, 0x00, 0x00, /* 1004 call 1010 */
-	0x48, 0xff, 0xc9,             /* 1009 dec rcx */
-	0x75, 0xf6,                   /* 100c jnz 1004 */
-	0x5d,                         /* 100e pop rbp */
-	0xf4,                         /* 100f hlt */
-	0x55,                         /* 1010 push rbp */
-	0x48, 0x89, 0xe5,             /* 1011 mov rbp, rsp */
-	0x48, 0xff, 0xc0,             /* 1014 inc rax */
-	0x48, 0x89, 0x07,             /* 1017 mov [rdi], rax */
-	0x48, 0x89, 0x07,             /* 101a mov [rdi], rax */
-	0x48, 0x8b, 0x17,             /* 101d mov rdx, [rdi] */
-	0x5d,                         /* 1020 pop rbp */
-	0xc3,                         /* 1021 ret */
+	0x48, 0xff, 0xc9,	      /* 1009 dec rcx */
+	0x75, 0xf6,		      /* 100c jnz 1004 */
+	0x5d,			      /* 100e pop rbp */
+	0xf4,			      /* 100f hlt */
+	0x55,			      /* 1010 push rbp */
+	0x48, 0x89, 0xe5,	      /* 1011 mov rbp, rsp */
+	0x48, 0xff, 0xc0,	      /* 1014 inc rax */
+	0x48, 0x89, 0x07,	      /* 1017 mov [rdi], rax */
+	0x48, 0x89, 0x07,	      /* 101a mov [rdi], rax */
+	0x48, 0x8b, 0x17,	      /* 101d mov rdx, [rdi] */
+	0x5d,			      /* 1020 pop rbp */
+	0xc3,			      /* 1021 ret */
 };
 
-/* --- The CPU ------------------------------------------------------------------------------------ */
+/* --- The CPU -------------------------------------------------------------------------------- */
 
 /* Watchpoints of a run, and what one instruction has hit. */
 struct watcher {
@@ -68,11 +68,13 @@ static void notice(const struct watcher *w, uint64_t addr, bool write, uint64_t 
 		uint64_t first = addr > p->addr ? addr : p->addr;
 		bool changes = false;
 
-		if (!gdb_point_is_watch(p) || !overlaps(p, addr) || w->stop->n_watches == GDB_WATCH_HITS_MAX)
+		if (!gdb_point_is_watch(p) || !overlaps(p, addr) ||
+		    w->stop->n_watches == GDB_WATCH_HITS_MAX)
 			continue;
 		for (uint64_t a = first; a < addr + 8 && a < p->addr + p->len; a++)
 			changes |= (uint8_t)((old ^ new) >> (8 * (a - addr))) != 0;
-		if ((p->type == GDB_POINT_WRITE && !(write && changes)) || (p->type == GDB_POINT_READ && write))
+		if ((p->type == GDB_POINT_WRITE && !(write && changes)) ||
+		    (p->type == GDB_POINT_READ && write))
 			continue;
 		w->stop->watches[w->stop->n_watches].type = p->type;
 		w->stop->watches[w->stop->n_watches++].addr = first;
@@ -158,7 +160,7 @@ static bool execute(struct fake *f, const struct watcher *w)
 	return false;
 }
 
-/* --- Time --------------------------------------------------------------------------------------- */
+/* --- Time ----------------------------------------------------------------------------------- */
 
 static uint64_t rounds_of(const struct fake *f)
 {
@@ -252,13 +254,15 @@ static int edit(struct fake *f, struct gdb_session *s, struct fake_edit e)
 	f->edits[f->n_edits++] = e;
 	apply(f, &e);
 	if (f->n_edits == 1)
-		gdb_session_print(s, "branch %u starts at %" PRIu64 "\n", ++f->branches, f->position);
+		gdb_session_print(s, "branch %u starts at %" PRIu64 "\n", ++f->branches,
+				  f->position);
 	return 0;
 }
 
-/* --- Operations --------------------------------------------------------------------------------- */
+/* --- Operations ----------------------------------------------------------------------------- */
 
-static int read_registers(void *ctx, int thread, unsigned groups, struct gdb_registers *r, struct err *err)
+static int read_registers(void *ctx, int thread, unsigned groups, struct gdb_registers *r,
+			  struct err *err)
 {
 	struct fake *f = ctx;
 
@@ -285,8 +289,8 @@ static bool locate(enum gdb_space space, uint64_t *addr)
 	return *addr < FAKE_RAM;
 }
 
-static int read_memory(void *ctx, int thread, enum gdb_space space, uint64_t addr, void *data, size_t n,
-		       size_t *done, struct err *err)
+static int read_memory(void *ctx, int thread, enum gdb_space space, uint64_t addr, void *data,
+		       size_t n, size_t *done, struct err *err)
 {
 	struct fake *f = ctx;
 	bool there = locate(space, &addr);
@@ -304,8 +308,8 @@ static int read_memory(void *ctx, int thread, enum gdb_space space, uint64_t add
 	return 0;
 }
 
-static int write_memory(void *ctx, struct gdb_session *s, int thread, enum gdb_space space, uint64_t addr,
-			const void *data, size_t n, struct err *err)
+static int write_memory(void *ctx, struct gdb_session *s, int thread, enum gdb_space space,
+			uint64_t addr, const void *data, size_t n, struct err *err)
 {
 	uint8_t *copy;
 
@@ -350,7 +354,8 @@ static bool interrupted(struct fake *f, struct gdb_session *s, uint64_t count)
 	return gdb_session_interrupted(s);
 }
 
-static void run_forward(struct fake *f, struct gdb_session *s, const struct gdb_resume *r, struct gdb_stop *stop)
+static void run_forward(struct fake *f, struct gdb_session *s, const struct gdb_resume *r,
+			struct gdb_stop *stop)
 {
 	const struct watcher watcher = {r->points, stop};
 
@@ -363,8 +368,10 @@ static void run_forward(struct fake *f, struct gdb_session *s, const struct gdb_
 			return;
 		}
 		forward(f, &watcher);
-		if (at_breakpoint(f, r->points, stop) || stop->n_watches || r->run == GDB_RUN_STEP ||
-		    (r->run == GDB_RUN_STEP_RANGE && (f->regs.rip < r->start || f->regs.rip >= r->end)))
+		if (at_breakpoint(f, r->points, stop) || stop->n_watches ||
+		    r->run == GDB_RUN_STEP ||
+		    (r->run == GDB_RUN_STEP_RANGE &&
+		     (f->regs.rip < r->start || f->regs.rip >= r->end)))
 			return;
 		if (interrupted(f, s, n)) {
 			stop->signal = GDB_SIGNAL_INT;
@@ -374,7 +381,8 @@ static void run_forward(struct fake *f, struct gdb_session *s, const struct gdb_
 }
 
 /* Run again from the start up to where it began, and keep the last hit. */
-static void run_backward(struct fake *f, struct gdb_session *s, const struct gdb_resume *r, struct gdb_stop *stop)
+static void run_backward(struct fake *f, struct gdb_session *s, const struct gdb_resume *r,
+			 struct gdb_stop *stop)
 {
 	const uint64_t start = f->position;
 	const uint64_t first = r->run == GDB_RUN_STEP && start ? start - 1 : 0;
@@ -404,12 +412,13 @@ static void run_backward(struct fake *f, struct gdb_session *s, const struct gdb
 			return;
 		}
 	}
-	stop->history_begin = !stop->soft && !stop->hard && !stop->n_watches && r->run == GDB_RUN_CONTINUE;
+	stop->history_begin =
+		!stop->soft && !stop->hard && !stop->n_watches && r->run == GDB_RUN_CONTINUE;
 	fake_seek(f, found);
 }
 
-static int resume(void *ctx, struct gdb_session *s, const struct gdb_resume *r, struct gdb_stop *stop,
-		  struct err *err)
+static int resume(void *ctx, struct gdb_session *s, const struct gdb_resume *r,
+		  struct gdb_stop *stop, struct err *err)
 {
 	struct fake *f = ctx;
 

@@ -168,7 +168,7 @@ def test_breakpoints():
     run("hbreak *0x%x if $rax == 9 && *(long *)0x%x == 8" % (STORE, COUNTER))
     run("continue")
     check("condition", (reg("pc"), reg("rax")), (STORE, 9))
-    check("condition was evaluated by the stub", "1 time" in run("info breakpoints"), True)
+    check("the stub evaluates it", "(target evals)" in run("info breakpoints"), True)
     run("delete")
     run("break *0x%x if $rax == 4" % INC)
     run("reverse-continue")
@@ -262,7 +262,9 @@ def test_changes():
     # A function call: registers are back afterwards.
     jump(20)
     before = run("info registers")
-    fails("call ((long (*)(void))0x%x)()" % WORK)
+    # work adds one to RAX, in which the ABI has the caller pass the number of vector registers: none.
+    check("function call", int(run("call ((long (*)(void))0x%x)()" % WORK).split("=")[1]), 1)
+    check("what the function did", counter(), 1)
     check("registers after a call", run("info registers"), before)
 
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The other end of the stub's connection: a thread serves a fake target over a socket pair, and the test sends
- * what a gdb would, or what none would. Its reading of packets is its own, not the stub's.
+ * The other end of the stub's connection: a thread serves a fake target over a socket pair, and the
+ * test sends what a gdb would, or what none would. Its reading of packets is its own, not the
+ * stub's.
  */
 #ifndef TESTS_UNIT_GDB_CLIENT_H
 #define TESTS_UNIT_GDB_CLIENT_H
@@ -44,7 +45,7 @@ static inline void *client_serve(void *arg)
 	return NULL;
 }
 
-/* A connection to a fresh session of the fake, which turns others away from listen_fd (-1: none). */
+/* Connect to a fresh session of the fake; it turns others away from listen_fd (-1: none). */
 static inline void client_connect_beside(struct client *c, struct fake *f, int listen_fd)
 {
 	int fds[2];

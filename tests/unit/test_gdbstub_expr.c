@@ -109,13 +109,13 @@ static const struct {
 	{CODE(0x25, 1, 2, 3), -EINVAL, 0},
 	{CODE(0x21, 0xff, 0xff), -EINVAL, 0},
 	{CODE(0x00), -ENOTSUP, 0},
-	{CODE(0x01), -ENOTSUP, 0},  /* float */
-	{CODE(0x0c), -ENOTSUP, 0},  /* trace */
-	{CODE(0x1b), -ENOTSUP, 0},  /* ref_float */
-	{CODE(0x2c), -ENOTSUP, 0},  /* getv */
-	{CODE(0x34), -ENOTSUP, 0},  /* printf */
+	{CODE(0x01), -ENOTSUP, 0}, /* float */
+	{CODE(0x0c), -ENOTSUP, 0}, /* trace */
+	{CODE(0x1b), -ENOTSUP, 0}, /* ref_float */
+	{CODE(0x2c), -ENOTSUP, 0}, /* getv */
+	{CODE(0x34), -ENOTSUP, 0}, /* printf */
 	{CODE(0xff), -ENOTSUP, 0},
-	{CODE(0x21, 0, 0), -ELOOP, 0},       /* for ever */
+	{CODE(0x21, 0, 0), -ELOOP, 0},		 /* for ever */
 	{CODE(0x22, 1, 0x21, 0, 0), -EINVAL, 0}, /* the stack overflows first */
 };
 
@@ -125,7 +125,8 @@ static void test_cases(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		uint64_t value = 0;
 
-		assert_int_equal(gdb_expr_eval(cases[i].code, cases[i].len, &env, &value), cases[i].rc);
+		assert_int_equal(gdb_expr_eval(cases[i].code, cases[i].len, &env, &value),
+				 cases[i].rc);
 		if (!cases[i].rc)
 			assert_int_equal(value, cases[i].value);
 	}
@@ -164,12 +165,15 @@ static void test_points(void **state)
 	assert_int_equal(gdb_points_from(&points, 0x10)->type, GDB_POINT_SOFT);
 	assert_int_equal(gdb_points_from(&points, 0x11)->addr, 0x30);
 	assert_int_equal(gdb_points_from(&points, 0x31)->addr, UINT64_MAX);
-	gdb_points_remove(&points, &(struct gdb_point){.type = GDB_POINT_SOFT, .addr = 0x10, .len = 1});
-	gdb_points_remove(&points, &(struct gdb_point){.type = GDB_POINT_SOFT, .addr = 0x99, .len = 1});
+	gdb_points_remove(&points,
+			  &(struct gdb_point){.type = GDB_POINT_SOFT, .addr = 0x10, .len = 1});
+	gdb_points_remove(&points,
+			  &(struct gdb_point){.type = GDB_POINT_SOFT, .addr = 0x99, .len = 1});
 	assert_int_equal(points.count, 3);
 	assert_int_equal(gdb_points_from(&points, 0x10)->type, GDB_POINT_HARD);
 
-	/* Conditions: none, false, one of two true, one that cannot be evaluated. The last set counts. */
+	/* Conditions: none, false, one of two true, one that cannot be evaluated. The last set
+	 * counts. */
 	assert_true(gdb_point_holds(gdb_points_from(&points, 0x30), &env));
 	set(&points, GDB_POINT_SOFT, 0x30, 1, falsehood, sizeof(falsehood));
 	assert_false(gdb_point_holds(gdb_points_from(&points, 0x30), &env));
@@ -200,9 +204,11 @@ static void test_points_bounds(void **state)
 
 	rc = 0;
 	for (uint64_t i = 0; i < 100 && !rc; i++)
-		rc = gdb_points_set(
-			&points,
-			&(struct gdb_point){.addr = i, .conditions = code, .conditions_len = sizeof(code)}, &err);
+		rc = gdb_points_set(&points,
+				    &(struct gdb_point){.addr = i,
+							.conditions = code,
+							.conditions_len = sizeof(code)},
+				    &err);
 	assert_int_equal(rc, -ENOSPC);
 	assert_true(points.conditions_len <= GDB_CONDITIONS_MAX);
 	gdb_points_clear(&points);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-/* Peers that are no gdb, or one that dies: they cost bounded memory, get a sentence, and leave the target as it
- * was for the next. Ctrl-C in every state. Where the stub listens, and for whom. */
+/* Peers that are no gdb, or one that dies: they cost bounded memory, get a sentence, and leave the
+ * target as it was for the next. Ctrl-C in every state. Where the stub listens, and for whom. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -166,16 +166,35 @@ static void test_flood_while_running(void **state)
 	fake_destroy(f);
 }
 
-/* --- Disconnects -------------------------------------------------------------------------------- */
+/* --- Disconnects ---------------------------------------------------------------------------- */
 
-/* A session with gdb 13.1 in miniature: connect, break, run, look, step both ways. It changes nothing but where
- * the target stands, and ends where it began. */
+/* A session with gdb 13.1 in miniature: connect, break, run, look, step both ways. It changes
+ * nothing but where the target stands, and ends where it began. */
 static const char *const recorded[] = {
-	"$qSupported:multiprocess+;swbreak+;hwbreak+;qRelocInsn+;vContSupported+;xmlRegisters=i386#00",
-	"$vMustReplyEmpty#3a", "$QStartNoAckMode#b0", "+$Hgp0.0#ad", "$qXfer:features:read:target.xml:0,ffb#79",
-	"$qTStatus#49", "$?#3f", "$qfThreadInfo#bb", "$qsThreadInfo#c8", "$qAttached#8f", "$g#67",
-	"$Z0,1014,1;X7,26000022031327#00", "$Z2,9000,8#00", "$vCont;c#a8", "\x03", "$m1000,40#00",
-	"$X20000,0:#00", "$z0,1014,1#00", "$z2,9000,8#00", "$vCont;r1010,1022:1;c:-1#00", "$Hc1#00", "$bs#d5", "$bc#c5",
+	"$qSupported:multiprocess+;swbreak+;hwbreak+;qRelocInsn+;vContSupported+;xmlRegisters=i386#"
+	"00",
+	"$vMustReplyEmpty#3a",
+	"$QStartNoAckMode#b0",
+	"+$Hgp0.0#ad",
+	"$qXfer:features:read:target.xml:0,ffb#79",
+	"$qTStatus#49",
+	"$?#3f",
+	"$qfThreadInfo#bb",
+	"$qsThreadInfo#c8",
+	"$qAttached#8f",
+	"$g#67",
+	"$Z0,1014,1;X7,26000022031327#00",
+	"$Z2,9000,8#00",
+	"$vCont;c#a8",
+	"\x03",
+	"$m1000,40#00",
+	"$X20000,0:#00",
+	"$z0,1014,1#00",
+	"$z2,9000,8#00",
+	"$vCont;r1010,1022:1;c:-1#00",
+	"$Hc1#00",
+	"$bs#d5",
+	"$bc#c5",
 	"$qRcmd,7768656e#00",
 };
 
@@ -247,7 +266,7 @@ static void test_disconnect_while_running(void **state)
 	}
 }
 
-/* --- Ctrl-C ------------------------------------------------------------------------------------- */
+/* --- Ctrl-C --------------------------------------------------------------------------------- */
 
 static void test_break_everywhere(void **state)
 {
@@ -295,7 +314,8 @@ static void test_break_everywhere(void **state)
 	}
 }
 
-/* gdb gives up waiting for a monitor command and asks something else: that is answered, and nothing but that. */
+/* gdb gives up waiting for a monitor command and asks something else: that is answered, and nothing
+ * but that. */
 static void test_abandoned_request(void **state)
 {
 	static const char *const requests[] = {"qRcmd,77616974", "qCRC:0,7fffffffffffffff"};
@@ -337,7 +357,7 @@ static void test_quit_flag(void **state)
 	fake_destroy(f);
 }
 
-/* --- Listening ---------------------------------------------------------------------------------- */
+/* --- Listening ------------------------------------------------------------------------------ */
 
 static int connect_unix(const char *path)
 {
@@ -450,7 +470,8 @@ static void test_one_at_a_time(void **state)
 		other.fd = connect_unix(path);
 		other.reply = malloc(CLIENT_REPLY_MAX + 1);
 		client_send(&other, "qSupported", 10);
-		assert_string_equal(client_reply(&other), "E.another gdb is connected; one at a time");
+		assert_string_equal(client_reply(&other),
+				    "E.another gdb is connected; one at a time");
 		assert_false(client_receive(&other));
 		close(other.fd);
 		free(other.reply);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-/* Packets as bytes: what goes out comes in again, in pieces of any size; what is no packet; bounds. */
+/* Packets as bytes: what goes out comes in again, in any pieces; what is no packet; bounds. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -29,7 +29,8 @@ static const char *drain(struct gdb_decoder *d, char *out, size_t size)
 		if (item == GDB_ITEM_BREAK)
 			n += (size_t)snprintf(out + n, size - n, "!");
 		else
-			n += (size_t)snprintf(out + n, size - n, "[%.*s]", (int)len, (const char *)payload);
+			n += (size_t)snprintf(out + n, size - n, "[%.*s]", (int)len,
+					      (const char *)payload);
 	}
 	return out;
 }
@@ -51,13 +52,13 @@ static const struct {
 	{"$g#68", "", "-"},
 	{"$g#6x", "", "-"},
 	{"$g#67$g#67", "[g][g]", "++"},
-	{"$m10,$g#67", "[g]", "+"},                     /* the end of the first was lost */
+	{"$m10,$g#67", "[g]", "+"}, /* the end of the first was lost */
 	{"$X0,1:}\x03#9f", "[X0,1:#]", "+"},
 	{"$X0,2:}]}\x0a#81", "[X0,2:}*]", "+"},
-	{"$X0,1:}$#c0", "[X0,1:\x04]", "+"},           /* escaped, so it begins no packet */
+	{"$X0,1:}$#c0", "[X0,1:\x04]", "+"}, /* escaped, so it begins no packet */
 	{"\x03", "!", ""},
 	{"\x03$c#63\x03", "![c]!", "+"},
-	{"$X0,1:\x03#22", "[X0,1:\x03]", "+"},          /* within a packet it is data */
+	{"$X0,1:\x03#22", "[X0,1:\x03]", "+"}, /* within a packet it is data */
 	{"$g#67\r\n$g#67", "[g][g]", "++"},
 };
 
@@ -75,9 +76,10 @@ static void test_cases(void **state)
 			for (size_t at = 0; at < strlen(cases[i].bytes); at += piece) {
 				size_t left = strlen(cases[i].bytes) - at;
 
-				assert_int_equal(gdb_decoder_feed(&d, (const uint8_t *)cases[i].bytes + at,
-								  left < piece ? left : piece, &out, &err),
-						 0);
+				assert_int_equal(
+					gdb_decoder_feed(&d, (const uint8_t *)cases[i].bytes + at,
+							 left < piece ? left : piece, &out, &err),
+					0);
 			}
 			assert_string_equal(drain(&d, items, sizeof(items)), cases[i].items);
 			assert_int_equal(out.len, strlen(cases[i].acks));
@@ -136,7 +138,8 @@ static void test_no_runs_in_input(void **state)
 
 static void test_strangers(void **state)
 {
-	static const char *const greetings[] = {"GET / HTTP/1.1\r\n", "POST /$k#6b", "\x16\x03\x01", "SSH-2.0", "\r\n"};
+	static const char *const greetings[] = {"GET / HTTP/1.1\r\n", "POST /$k#6b", "\x16\x03\x01",
+						"SSH-2.0", "\r\n"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(greetings) / sizeof(greetings[0]); i++) {
@@ -177,7 +180,8 @@ static void test_endless(void **state)
 		struct buf out = {0};
 
 		assert_int_equal(feed(&d, starts[i], &out), 0);
-		assert_int_equal(feed_for_ever(&d, i == 1 ? '}' : 'a', &out), i == 2 ? -EPROTO : -EMSGSIZE);
+		assert_int_equal(feed_for_ever(&d, i == 1 ? '}' : 'a', &out),
+				 i == 2 ? -EPROTO : -EMSGSIZE);
 		assert_true(d.body.cap <= 2 * GDB_PACKET_MAX);
 		gdb_decoder_free(&d);
 		buf_free(&out);
@@ -228,8 +232,9 @@ static size_t random_payload(uint64_t *random, uint8_t *data, size_t max)
 
 	for (size_t i = 0; i < n;) {
 		size_t run = random_below(random, 4) ? 1 : random_below(random, 300);
-		uint8_t byte = random_below(random, 2) ? favourites[random_below(random, sizeof(favourites))]
-						       : (uint8_t)random_u64(random);
+		uint8_t byte = random_below(random, 2)
+				       ? favourites[random_below(random, sizeof(favourites))]
+				       : (uint8_t)random_u64(random);
 
 		for (; run && i < n; run--)
 			data[i++] = byte;
@@ -324,16 +329,11 @@ static void test_text_is_tame(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_cases),
-		cmocka_unit_test(test_without_acks),
-		cmocka_unit_test(test_take_break),
-		cmocka_unit_test(test_no_runs_in_input),
-		cmocka_unit_test(test_strangers),
-		cmocka_unit_test(test_endless),
-		cmocka_unit_test(test_longest),
-		cmocka_unit_test(test_queue_bound),
-		cmocka_unit_test(test_encode),
-		cmocka_unit_test(test_runs_pay),
+		cmocka_unit_test(test_cases),	     cmocka_unit_test(test_without_acks),
+		cmocka_unit_test(test_take_break),   cmocka_unit_test(test_no_runs_in_input),
+		cmocka_unit_test(test_strangers),    cmocka_unit_test(test_endless),
+		cmocka_unit_test(test_longest),	     cmocka_unit_test(test_queue_bound),
+		cmocka_unit_test(test_encode),	     cmocka_unit_test(test_runs_pay),
 		cmocka_unit_test(test_text_is_tame),
 	};
 

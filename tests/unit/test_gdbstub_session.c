@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-/* What gdb is answered, over a fake target: every request, stops and their reasons, both directions of time. */
+/* What gdb is answered, over a fake target: every request, stops and their reasons, both directions
+ * of time. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -43,7 +44,8 @@ static int teardown(void **state)
 static const struct {
 	const char *request, *reply;
 } dialogue[] = {
-	{"qSupported:swbreak+;hwbreak+", "PacketSize=20100;QStartNoAckMode+;qXfer:features:read+..."},
+	{"qSupported:swbreak+;hwbreak+",
+	 "PacketSize=20100;QStartNoAckMode+;qXfer:features:read+..."},
 	{"vMustReplyEmpty", ""},
 	{"QStartNoAckMode", "OK"},
 	{"Hgp0.0", "OK"},
@@ -134,8 +136,10 @@ static const struct {
 	{"qXfer:features:read:target.xml:0,5", "m<?xml"},
 	{"qXfer:features:read:target.xml:5,9", "m version="},
 	{"qXfer:features:read:target.xml:ffffff,10", "l"},
-	{"qXfer:memory-map:read::0,1000", "l<?xml version=\"1.0\"?><memory-map><memory type=\"ram\" start=\"0x0\"..."},
-	{"qXfer:threads:read::0,1000", "l<?xml version=\"1.0\"?><threads><thread id=\"1\" core=\"0\" name=\"CPU 0\">kernel, at 0</thread></threads>"},
+	{"qXfer:memory-map:read::0,1000",
+	 "l<?xml version=\"1.0\"?><memory-map><memory type=\"ram\" start=\"0x0\"..."},
+	{"qXfer:threads:read::0,1000", "l<?xml version=\"1.0\"?><threads><thread id=\"1\" "
+				       "core=\"0\" name=\"CPU 0\">kernel, at 0</thread></threads>"},
 	/* Malformed and unknown. */
 	{"m10", "E16"},
 	{"", ""},
@@ -143,13 +147,18 @@ static const struct {
 	/* Running. */
 	{"vCont;s:1", "T05thread:1;06:0000000000000000;07:f87f000000000000;10:0110000000000000;"},
 	{"bs", "T05thread:1;06:0000000000000000;07:0080000000000000;10:0010000000000000;"},
-	{"bs", "T05thread:1;06:0000000000000000;07:0080000000000000;10:0010000000000000;replaylog:begin;"},
-	{"bc", "T05thread:1;06:0000000000000000;07:0080000000000000;10:0010000000000000;replaylog:begin;"},
-	{"vCont;c", "T05thread:1;06:0000000000000000;07:0080000000000000;10:0f10000000000000;replaylog:end;"},
-	{"s", "T05thread:1;06:0000000000000000;07:0080000000000000;10:0f10000000000000;replaylog:end;"},
+	{"bs", "T05thread:1;06:0000000000000000;07:0080000000000000;10:0010000000000000;replaylog:"
+	       "begin;"},
+	{"bc", "T05thread:1;06:0000000000000000;07:0080000000000000;10:0010000000000000;replaylog:"
+	       "begin;"},
+	{"vCont;c",
+	 "T05thread:1;06:0000000000000000;07:0080000000000000;10:0f10000000000000;replaylog:end;"},
+	{"s",
+	 "T05thread:1;06:0000000000000000;07:0080000000000000;10:0f10000000000000;replaylog:end;"},
 	{"vCont;t", "T00thread:1;06:0000000000000000;07:0080000000000000;10:0f10000000000000;"},
 	{"bs", "T05thread:1;06:f87f000000000000;07:f87f000000000000;10:0e10000000000000;"},
-	{"c1014", "T05thread:1;06:f87f000000000000;07:f87f000000000000;10:1710000000000000;replaylog:end;"},
+	{"c1014",
+	 "T05thread:1;06:f87f000000000000;07:f87f000000000000;10:1710000000000000;replaylog:end;"},
 };
 
 static void check_reply(const char *request, const char *reply, const char *expected)
@@ -166,7 +175,8 @@ static void test_dialogue(void **state)
 	struct client *c = *state;
 
 	for (size_t i = 0; i < ARRAY_SIZE(dialogue); i++)
-		check_reply(dialogue[i].request, client_request(c, dialogue[i].request), dialogue[i].reply);
+		check_reply(dialogue[i].request, client_request(c, dialogue[i].request),
+			    dialogue[i].reply);
 }
 
 /* Every register: g is all of p in order; P changes that one alone. */
@@ -213,10 +223,12 @@ static void test_without_avx(void **state)
 	struct client *c = *state;
 	size_t with = strlen(client_request(c, "g"));
 
-	assert_non_null(strstr(client_request(c, "qXfer:features:read:target.xml:0,10000"), "i386.avx"));
+	assert_non_null(
+		strstr(client_request(c, "qXfer:features:read:target.xml:0,10000"), "i386.avx"));
 	c->fake->target.avx = false;
 	assert_int_equal(strlen(client_request(c, "g")), with - 16 * 32);
-	assert_null(strstr(client_request(c, "qXfer:features:read:target.xml:0,10000"), "i386.avx"));
+	assert_null(
+		strstr(client_request(c, "qXfer:features:read:target.xml:0,10000"), "i386.avx"));
 	check(c, "p71", "E16");
 }
 
@@ -253,7 +265,8 @@ static void test_description_in_pieces(void **state)
 
 	gdb_regs_describe(&whole, true);
 	do {
-		snprintf(request, sizeof(request), "qXfer:features:read:target.xml:%zx,3f", xml.len);
+		snprintf(request, sizeof(request), "qXfer:features:read:target.xml:%zx,3f",
+			 xml.len);
 		client_request(c, request);
 		buf_put(&xml, c->reply + 1, c->len - 1);
 	} while (c->reply[0] == 'm');
@@ -263,7 +276,7 @@ static void test_description_in_pieces(void **state)
 	buf_free(&whole);
 }
 
-/* --- Going both ways ---------------------------------------------------------------------------- */
+/* --- Going both ways ------------------------------------------------------------------------ */
 
 static uint64_t rip_of(struct client *c)
 {
@@ -387,7 +400,7 @@ static void test_watches_both_ways(void **state)
 	client_request(c, "vCont;c");
 	assert_true(says(c, "replaylog:end;"));
 	check(c, "z2,9001,7", "OK");
-	/* Reads; and a write watch, an access watch and a breakpoint, all hit by one instruction. */
+	/* Reads; then a write watch, an access watch and a breakpoint on one instruction. */
 	check(c, "Z3,9000,8", "OK");
 	client_request(c, "bc");
 	assert_true(says(c, "rwatch:9000;"));
@@ -463,7 +476,8 @@ static void test_threads(void **state)
 
 	c->fake->target.threads = 3;
 	check(c, "qfThreadInfo", "m1,2,3");
-	assert_non_null(strstr(client_request(c, "qXfer:threads:read::0,1000"), "name=\"CPU 1\">&lt;asleep&gt;</thread>"));
+	assert_non_null(strstr(client_request(c, "qXfer:threads:read::0,1000"),
+			       "name=\"CPU 1\">&lt;asleep&gt;</thread>"));
 	check(c, "Hg3", "OK");
 	check(c, "p10", "0060000000000000");
 	check(c, "P10=0000000000000000", "E01");
@@ -494,7 +508,7 @@ static void test_step_flags(void **state)
 	assert_true(c->fake->last_resume.skip_interrupts);
 }
 
-/* --- Monitor, restart, errors ------------------------------------------------------------------- */
+/* --- Monitor, restart, errors --------------------------------------------------------------- */
 
 static void test_monitor(void **state)
 {
@@ -555,7 +569,7 @@ static void test_live(void **state)
 	fake_destroy(f);
 }
 
-/* --- How it ends -------------------------------------------------------------------------------- */
+/* --- How it ends ---------------------------------------------------------------------------- */
 
 static void test_ends(void **state)
 {
