@@ -52,5 +52,5 @@ run_gdb() {
 run_gdb short "$work/gdb.sock" 100 0
 run_gdb short 0 100 0
 # So slow and long that nothing ends by itself.
-run_gdb long "$work/gdb.sock" 100000000000 1000
+run_gdb long "$work/gdb.sock" 100000000000 5000
 finish

@@ -291,15 +291,15 @@ def test_python():
 def test_ctrl_c():
     for command in ("continue", "reverse-continue", "stepi 100000000", "reverse-stepi 100000",
                     "nexti 100000000"):
-        jump(3000000)  # in reverse, three seconds of a slow machine lie before
+        jump(3000000)  # in reverse, fifteen seconds of a slow machine lie before
         sig, took = with_ctrl_c(command)
-        check("Ctrl-C in " + command, (sig, took < 2), ("SIGINT", True))
+        check("Ctrl-C in " + command, (sig, took < 5), ("SIGINT", True))
     jump(3000000)
     run("break *0x%x if $rax == 0x7fffffff" % INC)
     sig, took = with_ctrl_c("continue")
-    check("Ctrl-C with a condition that never holds", (sig, took < 2), ("SIGINT", True))
+    check("Ctrl-C with a condition that never holds", (sig, took < 5), ("SIGINT", True))
     sig, took = with_ctrl_c("reverse-continue")
-    check("the same in reverse", (sig, took < 2), ("SIGINT", True))
+    check("the same in reverse", (sig, took < 5), ("SIGINT", True))
     run("delete")
 
 

@@ -170,7 +170,7 @@ static inline void client_expect_silence(struct client *c)
 {
 	struct pollfd p = {.fd = c->fd, .events = POLLIN};
 
-	assert_int_equal(poll(&p, 1, 300), 0);
+	assert_int_equal(poll(&p, 1, 600), 0);
 }
 
 static inline void client_keep_console(struct client *c)

@@ -260,6 +260,7 @@ static size_t read_frame(const struct buf *frame, uint8_t *out)
 			continue;
 		}
 		sum += frame->data[++i];
+		assert_true(frame->data[i] != '$' && frame->data[i] != '#');
 		assert_in_range(frame->data[i], ' ', '~');
 		for (int k = 0; k < frame->data[i] - 29; k++, n++)
 			flat[n] = flat[n - 1];

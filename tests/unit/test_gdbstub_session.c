@@ -81,6 +81,7 @@ static const struct {
 	{"p8", "0102030405060708"},
 	{"P8=01", "E16"},
 	{"Pff=00", "E16"},
+	{"P4a=00000000", "E01"}, /* tr */
 	/* Memory: virtual, physical (which this target moves by a page), at the edge, outside. */
 	{"m20000,9", "68696e647369676874"},
 	{"x20000,9", "bhindsight"},
@@ -236,6 +237,8 @@ static void test_branch_notice(void **state)
 {
 	struct client *c = *state;
 
+	check(c, "X20000,0:", "OK"); /* gdb tries whether X is known */
+	assert_int_equal(c->fake->branches, 0);
 	check(c, "P0=0500000000000000", "OK");
 	client_request(c, "vCont;s:1");
 	assert_string_equal(c->console, "branch 1 starts at 0\n");
