@@ -259,6 +259,8 @@ static size_t read_frame(const struct buf *frame, uint8_t *out)
 			flat[n++] = frame->data[i];
 			continue;
 		}
+		/* Of escaped bytes there are no runs, on which readers differ. */
+		assert_true(n < 2 || flat[n - 2] != '}');
 		sum += frame->data[++i];
 		assert_true(frame->data[i] != '$' && frame->data[i] != '#');
 		assert_in_range(frame->data[i], ' ', '~');

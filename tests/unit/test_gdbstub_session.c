@@ -495,6 +495,11 @@ static void test_threads(void **state)
 		assert_int_equal(c->fake->last_resume.others, cases[i].others);
 		assert_int_equal(c->fake->last_resume.reverse, cases[i].reverse);
 	}
+	/* A stop undoes Hc. */
+	check(c, "Hc3", "OK");
+	client_request(c, "s");
+	client_request(c, "c");
+	assert_int_equal(c->fake->last_resume.thread, GDB_THREAD_ALL);
 }
 
 static void test_step_flags(void **state)
