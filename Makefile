@@ -30,15 +30,19 @@ debugger_SRC := debugger/options.c debugger/session.c debugger/net_user.c debugg
 	debugger/symset.c debugger/module.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
 
-LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
+gdbstub_SRC := gdbstub/packet.c gdbstub/conn.c gdbstub/listen.c gdbstub/request.c gdbstub/regs.c gdbstub/expr.c gdbstub/point.c \
+	gdbstub/session.c gdbstub/session_run.c gdbstub/session_query.c
+
+LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(gdbstub_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_virtio test_virtio_blk test_virtio_ports test_device_pic test_device_pit test_device_rtc \
-	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist test_assist_exec test_assist_xsave
+	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist test_assist_exec test_assist_xsave \
+	test_gdbstub_packet test_gdbstub_expr test_gdbstub_request test_gdbstub_session test_gdbstub_hostile
 kvm_TESTS := test_probe test_divergence test_positions test_watch
 bench_SRC := tests/bench/bench.c tests/bench/bench_loop.c
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh \
+SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh \
 	examples/stale_pointer/session.sh examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 
@@ -68,16 +72,29 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/kvm/%.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
+# The stub's tests and its fuzzers look at a model instead of a machine.
+$(BUILD)/tests/test_gdbstub_session $(BUILD)/tests/test_gdbstub_hostile: $(BUILD)/obj/tests/gdb/fake_target.o
+
+$(BUILD)/tests/fake_server: $(BUILD)/obj/tests/gdb/fake_server.o $(BUILD)/obj/tests/gdb/fake_target.o $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+# What gdb takes the fake target's symbols from; no file for the host to run.
+$(BUILD)/tests/fake_program.elf: tests/gdb/fake_program.S
+	@mkdir -p $(@D)
+	$(Q)$(CC) -g -static -nostdlib -no-pie -Wl,-Ttext=0x1000,-e,main,--build-id=none,-z,max-page-size=4096 -o $@ $<
+
 $(BUILD)/tests/bench: $(bench_SRC:%.c=$(BUILD)/obj/%.o) $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 -include examples/guests.mk
 include tests/fuzz/fuzz.mk
+include tests/fuzz/gdbstub.mk
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 .PHONY: tests
-tests: $(TESTS)
+tests: $(TESTS) $(BUILD)/tests/fake_server $(BUILD)/tests/fake_program.elf
 
 # --- what a user runs: each installs what is missing first --------------------------------------
 
@@ -94,6 +111,7 @@ test:
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all tests-san
 	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
+	$(Q)$(MAKE) --no-print-directory fuzz-gdbstub FUZZ_GDB_SECONDS=30
 	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) $(TESTS) \
 		$(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) \
 		"tests/debian_kernel.sh $(BUILD)/debian_kernel/vmlinux" \
