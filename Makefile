@@ -19,10 +19,10 @@ endif
 base_SRC := base/err.c base/buf.c
 dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c
 vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/user_return.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
-	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_sse.c vmm/rewrite.c vmm/load.c vmm/load_elf.c \
+	vmm/devices.c vmm/state.c vmm/witness.c vmm/assist.c vmm/assist_sse.c vmm/rewrite.c vmm/load.c vmm/load_elf.c \
 	vmm/load_linux.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
-replay_SRC := replay/trace.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \
+replay_SRC := replay/trace.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/progress.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
 debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
@@ -30,7 +30,7 @@ debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugge
 LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
-unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
+unit_TESTS := test_base test_trace test_trace_frames test_event test_progress test_devices test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
 kvm_TESTS := test_probe test_divergence test_positions
 bench_SRC := tests/bench/bench.c tests/bench/bench_loop.c

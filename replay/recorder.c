@@ -360,6 +360,8 @@ static int judge_place(struct recorder *r, struct machine *m, enum vcpu_stop sto
 static int log_landmark(struct recorder *r, struct machine *m, uint64_t advance, struct err *err)
 {
 	struct event e = {.type = EVENT_LANDMARK, .boundary = m->boundary};
+	uint64_t operand[WITNESS_MAX];
+	struct witness w;
 	int rc;
 
 	r->counts.landmarks++;
@@ -372,7 +374,13 @@ static int log_landmark(struct recorder *r, struct machine *m, uint64_t advance,
 	e.landmark.advance = advance;
 	e.landmark.regs = event_regs(&m->vcpu[0]);
 	e.landmark.regs_hash = event_regs_hash(&e.landmark.regs);
-	e.landmark.witness = machine_witness(m);
+	witness_find(m, &e.landmark.regs, &w);
+	witness_read(m, &w, operand);
+	e.landmark.witness = witness_hash(operand, w.count);
+	if (!e.landmark.has_clock) {
+		e.landmark.operands = (uint8_t)w.count;
+		memcpy(e.landmark.operand, operand, w.count * sizeof(*operand));
+	}
 	rc = machine_digest(m, &e.landmark.digest, err);
 	if (rc < 0)
 		return rc;

@@ -21,7 +21,7 @@
 #define KERNEL_SIZE 700
 #define INITRD_SIZE 300
 #define EVENTS_MAX 48
-#define FRAMES_MAX 16
+#define FRAMES_MAX 24
 #define FILE_MAX (64u << 10)
 /* Buffers for a frame, a guest file of some MiB, and what malloc likes to keep. */
 #define MEMORY_ALLOWED (32ull << 20)
