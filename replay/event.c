@@ -137,6 +137,38 @@ void trace_machine_free(struct trace_machine *tm)
 	*tm = (struct trace_machine){0};
 }
 
+/* Values that share their high half differ in few low bits; others are stored whole, which a varint would make
+ * longer. */
+static void put_word(uint64_t v, struct buf *out)
+{
+	uint8_t bytes[7];
+	unsigned n = 0;
+
+	if (v >> 49) {
+		buf_put_u8(out, 0xff);
+		buf_put_u64(out, v);
+		return;
+	}
+	for (; v; v >>= 8)
+		bytes[n++] = (uint8_t)v;
+	buf_put_u8(out, (uint8_t)n);
+	buf_put(out, bytes, n);
+}
+
+static uint64_t get_word(struct reader *in)
+{
+	uint8_t n = reader_u8(in);
+	uint64_t v = 0;
+
+	if (n == 0xff)
+		return reader_u64(in);
+	if (n > 7)
+		in->failed = true;
+	for (unsigned b = 0; b < n && !in->failed; b++)
+		v |= (uint64_t)reader_u8(in) << (8 * b);
+	return v;
+}
+
 /* A bit for each register that differs from the last ones logged, then the XOR of each of these. */
 static void put_regs(struct event_codec *c, const struct kvm_regs *regs, struct buf *out)
 {
@@ -149,24 +181,9 @@ static void put_regs(struct event_codec *c, const struct kvm_regs *regs, struct 
 			changed |= 1ull << i;
 	buf_put_varint(out, changed);
 	for (unsigned i = 0; i < REGS_COUNT; i++) {
-		uint64_t delta = now[i] ^ last[i];
-
-		/* Values that share their high half differ in few low bits; others are stored whole, which
-		 * a varint would make longer. */
 		if (!(changed >> i & 1))
 			continue;
-		if (delta >> 49) {
-			buf_put_u8(out, 0xff);
-			buf_put_u64(out, delta);
-		} else {
-			uint8_t bytes[7];
-			unsigned n = 0;
-
-			for (uint64_t d = delta; d; d >>= 8)
-				bytes[n++] = (uint8_t)d;
-			buf_put_u8(out, (uint8_t)n);
-			buf_put(out, bytes, n);
-		}
+		put_word(now[i] ^ last[i], out);
 		last[i] = now[i];
 	}
 }
@@ -178,24 +195,27 @@ static void get_regs(struct event_codec *c, struct reader *in, struct kvm_regs *
 
 	if (changed >> REGS_COUNT)
 		in->failed = true;
-	for (unsigned i = 0; i < REGS_COUNT && !in->failed; i++) {
-		uint64_t delta = 0;
-		uint8_t n;
-
-		if (!(changed >> i & 1))
-			continue;
-		n = reader_u8(in);
-		if (n == 0xff) {
-			delta = reader_u64(in);
-		} else if (n > 7) {
-			in->failed = true;
-		} else {
-			for (unsigned b = 0; b < n; b++)
-				delta |= (uint64_t)reader_u8(in) << (8 * b);
-		}
-		last[i] ^= delta;
-	}
+	for (unsigned i = 0; i < REGS_COUNT && !in->failed; i++)
+		if (changed >> i & 1)
+			last[i] ^= get_word(in);
 	*regs = c->regs;
+}
+
+/* Memory operands at a landmark without a clock. */
+static void put_operands(const struct event *e, struct buf *out)
+{
+	buf_put_u8(out, e->landmark.operands);
+	for (unsigned i = 0; i < e->landmark.operands; i++)
+		put_word(e->landmark.operand[i], out);
+}
+
+static void get_operands(struct reader *in, struct event *e)
+{
+	e->landmark.operands = reader_u8(in);
+	if (e->landmark.operands > WITNESS_MAX)
+		in->failed = true;
+	for (unsigned i = 0; i < e->landmark.operands && !in->failed; i++)
+		e->landmark.operand[i] = get_word(in);
 }
 
 /* Where a clock finds the place, RIP and RCX serve the search and the hash stands for the other registers:
@@ -240,10 +260,12 @@ void event_encode(struct event_codec *c, const struct event *e, struct buf *out)
 		buf_put_varint(out, e->landmark.advance);
 		buf_put_u16(out, e->landmark.witness);
 		buf_put_u32(out, e->landmark.regs_hash);
-		if (e->landmark.has_clock)
+		if (e->landmark.has_clock) {
 			put_place(c, &e->landmark.regs, out);
-		else
+		} else {
 			put_regs(c, &e->landmark.regs, out);
+			put_operands(e, out);
+		}
 		put_digest(&e->landmark.digest, out);
 		break;
 	case EVENT_DIGEST:
@@ -297,10 +319,12 @@ int event_decode(struct event_codec *c, struct reader *in, struct event *e, stru
 		e->landmark.advance = reader_varint(in);
 		e->landmark.witness = reader_u16(in);
 		e->landmark.regs_hash = reader_u32(in);
-		if (e->landmark.has_clock)
+		if (e->landmark.has_clock) {
 			get_place(c, in, &e->landmark.regs);
-		else
+		} else {
 			get_regs(c, in, &e->landmark.regs);
+			get_operands(in, e);
+		}
 		get_digest(in, &e->landmark.digest);
 		break;
 	case EVENT_DIGEST:

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "vmm/assist.h"
 #include "vmm/machine.h"
+#include "vmm/witness.h"
 
 enum clock_kind {
 	CLOCK_STATE, /* places are found by registers and digests alone */
@@ -70,9 +71,11 @@ struct event {
 			bool has_clock;
 			uint64_t clock;   /* instructions counted since the boundary's exit */
 			uint64_t advance; /* ns of vtime that pass here */
-			uint16_t witness;
+			uint16_t witness;     /* witness_hash of the memory operands here */
 			uint32_t regs_hash;   /* of all registers, by event_regs_hash */
 			struct kvm_regs regs; /* with a clock: RIP and RCX only, the others are 0 */
+			uint8_t operands;     /* how many follow; with a clock 0 */
+			uint64_t operand[WITNESS_MAX]; /* what witness_read gives */
 			struct machine_digest digest; /* before time passes */
 		} landmark;
 		struct {

@@ -19,6 +19,9 @@
 #define ADVANCE_MAX NSEC_PER_SEC
 /* Steps to leave an interrupt shadow or a string instruction before the kick is given up. */
 #define LEAVE_STEPS 256
+/* The first of them may also serve to leave code that the guest has just written: enough for a routine that is
+ * patched before each call. Code that was loaded and stays is a good place all the same. */
+#define FRESH_STEPS 64
 /* After a kick in user code, where no landmark can be: look again this soon. */
 #define RETRY_NS (100 * NSEC_PER_USEC)
 /* A guest that computes for so long (time in the guest) without boundary or landmark gets a landmark though nothing
@@ -54,6 +57,7 @@ struct recorder {
 	uint64_t quiet_from;  /* vCPU's free_ns at the last boundary or landmark */
 
 	unsigned leaving;     /* steps left for leaving an unsuitable place; 0: not leaving */
+	enum machine_end ending; /* the run is to end at the next place that can be found again */
 	uint64_t jitter;      /* generator for the length of quanta */
 
 	uint64_t last_digest;   /* boundary */
@@ -196,6 +200,8 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 
 	r->leaving = 0;
 	r->at_boundary = true;
+	if (r->ending)
+		machine_end(m, r->ending, 0);
 	r->quiet_from = m->vcpu[0].free_ns;
 	if (r->input_waits || (halt && r->sources)) {
 		r->input_waits = false;
@@ -225,12 +231,20 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	return 0;
 }
 
-static void check_limits(struct recorder *r, struct machine *m)
+/* Why the run must end now, or END_NONE. */
+static enum machine_end check_limits(const struct recorder *r)
 {
 	if (r->o.interrupted && *r->o.interrupted)
-		machine_end(m, END_INTERRUPTED, 0);
-	else if (r->o.max_ns && host_ns() - r->start >= r->o.max_ns)
-		machine_end(m, END_LIMIT, 0);
+		return END_INTERRUPTED;
+	return r->o.max_ns && host_ns() - r->start >= r->o.max_ns ? END_LIMIT : END_NONE;
+}
+
+static void end_at_limits(const struct recorder *r, struct machine *m)
+{
+	enum machine_end end = check_limits(r);
+
+	if (end)
+		machine_end(m, end, 0);
 }
 
 /* Sleep until input, until `due` (host_ns; TIME_NEVER: none), or for a while. */
@@ -260,7 +274,7 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 	uint64_t began = host_ns(), due = TIME_NEVER;
 	int rc;
 
-	check_limits(r, m);
+	end_at_limits(r, m);
 	/* Sleep only to keep real-time pace, or where input alone can wake the guest. */
 	if (m->end || (deadline == TIME_NEVER ? !input_possible(r, m) : !r->o.realtime))
 		return 0;
@@ -286,7 +300,7 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 			continue;
 		}
 		sleep_for_input(r, m, due);
-		check_limits(r, m);
+		end_at_limits(r, m);
 	}
 	return 0;
 }
@@ -321,12 +335,32 @@ static bool in_string_instruction(struct machine *m)
 
 enum place { PLACE_GOOD, PLACE_LEAVE, PLACE_DEFER };
 
+/* Without a clock places are found by breakpoint, on some hosts one that lies in memory: code that the guest keeps
+ * writing would overwrite it. */
+static int code_is_fresh(struct recorder *r, struct machine *m, bool *fresh, struct err *err)
+{
+	struct vcpu *v = &m->vcpu[0];
+	struct kvm_sregs sregs;
+	gpa_t gpa;
+	int rc;
+
+	*fresh = false;
+	if (!r->w || r->o.clock != CLOCK_STATE ||
+	    (r->leaving && r->leaving < LEAVE_STEPS - FRESH_STEPS))
+		return 0;
+	rc = vcpu_get_sregs(v, &sregs, err);
+	if (rc < 0 || paging_translate(m->mem, &sregs, GVA(vcpu_regs(v)->rip), &gpa) < 0)
+		return rc;
+	return memory_page_written(m->mem, gpa, fresh, err);
+}
+
 /* Can this place be found again on this host? */
-static int judge_place(struct recorder *r, struct machine *m, bool entry, enum place *place,
+static int judge_place(struct recorder *r, struct machine *m, enum vcpu_stop stop, enum place *place,
 		       struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
-	bool clean;
+	bool entry = stop == VCPU_ENTRY;
+	bool clean, fresh;
 	int rc = vcpu_complete(v, err);
 	int cpl = rc < 0 ? rc : vcpu_cpl(v, err);
 
@@ -335,16 +369,22 @@ static int judge_place(struct recorder *r, struct machine *m, bool entry, enum p
 	/* In user mode the clock does not count, and breakpoints do not stop everywhere. With interrupts off
 	 * nothing could be delivered, and the way to where they are on would be stepped; but a kernel that
 	 * works with interrupts off between system calls has no better place than its entry. */
-	if (cpl != 0 || (!(vcpu_regs(v)->rflags & RFLAGS_IF) && !m->end && !entry)) {
+	if (cpl != 0 || (!(vcpu_regs(v)->rflags & RFLAGS_IF) && !r->ending && !entry)) {
 		*place = PLACE_DEFER;
 		return 0;
 	}
 	rc = vcpu_is_clean(v, &clean, err);
 	if (rc < 0)
 		return rc;
+	rc = code_is_fresh(r, m, &fresh, err);
+	if (rc < 0)
+		return rc;
 	*place = PLACE_GOOD;
-	if (!clean || vcpu_after_shadow(v) || in_string_instruction(m))
+	if (!clean || fresh || vcpu_after_shadow(v) || in_string_instruction(m))
 		*place = PLACE_LEAVE;
+	else if (stop == VCPU_KICK)
+		*place = PLACE_LEAVE; /* the instruction may have begun: accessed bits are set before a nested
+				       * page fault. Behind a whole step nothing is half done. */
 	else if (r->o.clock == CLOCK_EMUL && vcpu_clock(v) == r->clock_base && !entry)
 		*place = PLACE_LEAVE; /* still at the boundary: nothing has been counted */
 	return 0;
@@ -353,6 +393,8 @@ static int judge_place(struct recorder *r, struct machine *m, bool entry, enum p
 static int log_landmark(struct recorder *r, struct machine *m, uint64_t advance, struct err *err)
 {
 	struct event e = {.type = EVENT_LANDMARK, .boundary = m->boundary};
+	uint64_t operand[WITNESS_MAX];
+	struct witness w;
 	int rc;
 
 	r->counts.landmarks++;
@@ -365,7 +407,13 @@ static int log_landmark(struct recorder *r, struct machine *m, uint64_t advance,
 	e.landmark.advance = advance;
 	e.landmark.regs = event_regs(&m->vcpu[0]);
 	e.landmark.regs_hash = event_regs_hash(&e.landmark.regs);
-	e.landmark.witness = machine_witness(m);
+	witness_find(m, &e.landmark.regs, &w);
+	witness_read(m, &w, operand);
+	e.landmark.witness = witness_hash(operand, w.count);
+	if (!e.landmark.has_clock) {
+		e.landmark.operands = (uint8_t)w.count;
+		memcpy(e.landmark.operand, operand, w.count * sizeof(*operand));
+	}
 	rc = machine_digest(m, &e.landmark.digest, err);
 	if (rc < 0)
 		return rc;
@@ -403,19 +451,22 @@ static uint64_t next_quantum(struct recorder *r)
 	return r->o.quantum / 2 + (r->jitter >> 33) % r->o.quantum + 1;
 }
 
-static int try_land(struct recorder *r, struct machine *m, bool entry, struct err *err)
+static int try_land(struct recorder *r, struct machine *m, enum vcpu_stop stop, struct err *err)
 {
 	bool due = m->vtime + r->lag >= m->deadline ||
-		   input_due(r, m) || m->end || m->vcpu[0].free_ns - r->quiet_from >= HEARTBEAT_NS;
+		   input_due(r, m) || r->ending ||
+		   m->vcpu[0].free_ns - r->quiet_from >= HEARTBEAT_NS;
 	enum place place;
 	uint64_t advance = r->lag;
 	int rc;
 
 	if (!due || machine_interrupt_waits(m)) {
 		r->leaving = 0;
+		if (r->ending)
+			machine_end(m, r->ending, 0);
 		return 0;
 	}
-	rc = judge_place(r, m, entry, &place, err);
+	rc = judge_place(r, m, stop, &place, err);
 	if (rc < 0)
 		return rc;
 	if (place == PLACE_LEAVE) {
@@ -432,6 +483,8 @@ static int try_land(struct recorder *r, struct machine *m, bool entry, struct er
 		r->input_waits = true;
 		r->time_waits = true;
 		set_timer(r, RETRY_NS);
+		if (r->ending)
+			machine_end(m, r->ending, 0);
 		return 0;
 	}
 	rc = log_landmark(r, m, advance, err);
@@ -443,6 +496,8 @@ static int try_land(struct recorder *r, struct machine *m, bool entry, struct er
 	r->last_vtime = m->vtime + advance;
 	machine_land(m, advance);
 	r->at_landmark = true;
+	if (r->ending)
+		machine_end(m, r->ending, 0);
 	/* A guest that polls memory for what its interrupt handler stores never comes to a boundary. */
 	r->input_waits = false;
 	return take_input(r, m, INPUT_AT_LANDMARK, 0, err);
@@ -457,7 +512,7 @@ static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct 
 		r->counts.kicks++;
 		update_lag(r, m);
 		set_timer(r, next_quantum(r));
-		check_limits(r, m);
+		r->ending = check_limits(r);
 		if (r->w && r->log.len && host_ns() - r->last_flush >= FLUSH_NS) {
 			rc = flush(r, err);
 			if (rc < 0)
@@ -466,7 +521,7 @@ static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct 
 	} else if (!r->leaving && stop != VCPU_ENTRY) {
 		return 0;
 	}
-	return try_land(r, m, stop == VCPU_ENTRY, err);
+	return try_land(r, m, stop, err);
 }
 
 static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struct err *err)

@@ -13,9 +13,6 @@
 /* A replay is looked at this often for the user's interrupt. */
 #define LOOK_NS (100 * NSEC_PER_MSEC)
 
-/* Margins this wide, some 0.2 s, are stepped to the end; what misses a landmark then is no mischance. */
-#define CAUTION_MAX 4096.0
-
 struct replayer {
 	struct machine *m;
 	struct replay_file *f;
@@ -73,12 +70,12 @@ static int diverged(struct replayer *r, struct err *err)
 #define DIVERGED(r, err, ...) \
 	(snprintf((r)->divergence.what, sizeof((r)->divergence.what), __VA_ARGS__), diverged(r, err))
 
-/* A landmark is behind us. By clock that can be the fault of a late kick, until the margins are so wide that
- * no kick comes near the landmark. */
+/* A landmark is behind us. That can be the fault of a free run that went too far, until with growing caution none
+ * comes near the landmark. */
 static int ran_past(struct replayer *r, struct err *err, const char *what)
 {
-	if (r->search.by_clock && r->search.caution < CAUTION_MAX)
-		return err_set(err, EAGAIN, "a late timer made the replay run past a landmark");
+	if (landmark_may_be_behind(&r->search))
+		return err_set(err, EAGAIN, "the replay ran past a landmark");
 	return DIVERGED(r, err, "%s", what);
 }
 
@@ -292,14 +289,14 @@ static int land(struct replayer *r, struct err *err)
 }
 
 /* Is this the place? Lands if so. */
-static int look(struct replayer *r, struct err *err)
+static int look(struct replayer *r, bool at_breakpoint, struct err *err)
 {
 	enum landmark_verdict verdict;
 	int rc;
 
 	if (!r->search.active || machine_interrupt_waits(r->m))
 		return 0;
-	rc = landmark_check(&r->search, r->m, &verdict, err);
+	rc = landmark_check(&r->search, r->m, at_breakpoint, &verdict, err);
 	if (rc < 0)
 		return rc;
 	r->counts.stops = r->search.stops;
@@ -310,7 +307,7 @@ static int look(struct replayer *r, struct err *err)
 	case LANDMARK_PASSED:
 		return ran_past(r, err, "more instructions were executed than before the landmark");
 	case LANDMARK_LOST:
-		return DIVERGED(r, err, "a landmark's place was not found within the time allowed");
+		return ran_past(r, err, "a landmark's place was not found within the time allowed");
 	case LANDMARK_DIFFERS:
 		return compare_landmark(r, err);
 	case LANDMARK_AHEAD:
@@ -331,7 +328,7 @@ static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struc
 		int rc;
 
 		landmark_begin(&r->search, m, &r->next, r->o.clock, fresh);
-		rc = look(r, err);
+		rc = look(r, false, err);
 		if (rc < 0 || m->end)
 			return rc;
 	}
@@ -360,7 +357,7 @@ static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct 
 	if (stop == VCPU_STEP && r->o.has_target && m->boundary == r->o.target.boundary &&
 	    ++r->steps >= r->o.target.steps)
 		m->pause = true;
-	return look(r, err);
+	return look(r, stop == VCPU_BREAK, err);
 }
 
 static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,

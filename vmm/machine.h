@@ -223,8 +223,5 @@ struct machine_digest {
 int machine_digest(struct machine *m, struct machine_digest *digest, struct err *err);
 /* Visit everything but memory. */
 int machine_walk(struct machine *m, struct walker *w, struct err *err);
-/* Hash of the memory that the next few instructions refer to: a quick test of whether two places with
- * equal registers can be the same. Equal states have equal witnesses. */
-uint16_t machine_witness(struct machine *m);
 
 #endif

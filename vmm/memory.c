@@ -287,6 +287,20 @@ static int collect_dirty(struct memory *mem, struct err *err)
 	return 0;
 }
 
+int memory_page_written(struct memory *mem, gpa_t gpa, bool *written, struct err *err)
+{
+	const struct region *r = find_region(mem, gpa.v, 1);
+	int rc = collect_dirty(mem, err);
+	uint64_t page;
+
+	*written = false;
+	if (rc < 0 || !r)
+		return rc;
+	page = r->first_page + ((gpa.v - r->gpa) >> PAGE_SHIFT);
+	*written = mem->dirty[page / 64] >> (page % 64) & 1;
+	return 0;
+}
+
 static uint8_t *page_hva(const struct memory *mem, uint64_t page)
 {
 	const struct region *r = &mem->region[0];

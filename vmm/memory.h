@@ -32,6 +32,8 @@ int memory_write(struct memory *mem, gpa_t gpa, const void *data, uint64_t len);
 
 /* Digest of all RAM; all bytes, whoever wrote them. */
 int memory_digest(struct memory *mem, uint64_t *digest, struct err *err);
+/* Whether the page at gpa was written since memory_digest was last called; needs what that needs. */
+int memory_page_written(struct memory *mem, gpa_t gpa, bool *written, struct err *err);
 /* Compare two memories of equal size byte by byte. Returns true and the first differing address. */
 bool memory_first_difference(const struct memory *a, const struct memory *b, gpa_t *where);
 

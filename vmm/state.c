@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "vmm/machine.h"
 
-#include "vmm/paging.h"
-
 #include <errno.h>
-#include <string.h>
-
-#include <Zydis/Zydis.h>
 
 int machine_walk(struct machine *m, struct walker *w, struct err *err)
 {
@@ -47,69 +42,4 @@ int machine_digest(struct machine *m, struct machine_digest *digest, struct err 
 	}
 	walker_fini(&w);
 	return rc;
-}
-
-/* Instructions looked at; loops that differ in memory only are a few instructions long. */
-#define WITNESS_INSTRUCTIONS 6
-#define WITNESS_OPERAND 8
-
-/* Linear address of a memory operand with the registers as they are now. */
-static bool operand_address(const struct kvm_regs *r, const struct kvm_sregs *s,
-			    const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *op,
-			    uint64_t rip, gva_t *gva)
-{
-	ZydisRegisterContext context = {0};
-	ZyanU64 address;
-	const uint64_t values[16] = {r->rax, r->rcx, r->rdx, r->rbx, r->rsp, r->rbp, r->rsi, r->rdi,
-				     r->r8,  r->r9,  r->r10, r->r11, r->r12, r->r13, r->r14, r->r15};
-
-	for (int i = 0; i < 16; i++)
-		context.values[ZYDIS_REGISTER_RAX + i] = values[i];
-	for (int i = 0; i < 8; i++)
-		context.values[ZYDIS_REGISTER_EAX + i] = (uint32_t)values[i];
-	if (!ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(insn, op, rip, &context, &address)))
-		return false;
-	if (op->mem.segment == ZYDIS_REGISTER_FS)
-		address += s->fs.base;
-	else if (op->mem.segment == ZYDIS_REGISTER_GS)
-		address += s->gs.base;
-	*gva = GVA(address);
-	return true;
-}
-
-uint16_t machine_witness(struct machine *m)
-{
-	struct vcpu *v = &m->vcpu[0];
-	struct kvm_sregs sregs;
-	ZydisDecoder decoder;
-	uint8_t code[WITNESS_INSTRUCTIONS * 15];
-	size_t have = sizeof(code), at = 0;
-	uint64_t h = 0;
-
-	if (vcpu_get_sregs(v, &sregs, NULL) < 0)
-		return 0;
-	while (have && paging_read(m->mem, &sregs, GVA(vcpu_regs(v)->rip), code, have) < 0)
-		have--;
-	ZydisDecoderInit(&decoder,
-			 sregs.cs.l ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
-			 sregs.cs.l ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
-	for (int i = 0; i < WITNESS_INSTRUCTIONS; i++) {
-		ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-		ZydisDecodedInstruction insn;
-
-		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code + at, have - at, &insn, ops)))
-			break;
-		for (int n = 0; n < insn.operand_count; n++) {
-			uint8_t bytes[WITNESS_OPERAND] = {0};
-			gva_t gva;
-
-			if (ops[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-			    operand_address(vcpu_regs(v), &sregs, &insn, &ops[n],
-					    vcpu_regs(v)->rip + at, &gva) &&
-			    paging_read(m->mem, &sregs, gva, bytes, sizeof(bytes)) == 0)
-				h = XXH3_64bits_withSeed(bytes, sizeof(bytes), h);
-		}
-		at += insn.length;
-	}
-	return (uint16_t)h;
 }

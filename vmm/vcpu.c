@@ -358,7 +358,7 @@ static int enter(struct vcpu *v, struct err *err)
 /* A planted breakpoint lives in guest memory only while the guest runs. */
 struct plant {
 	uint8_t *at; /* NULL: none */
-	uint8_t original;
+	uint8_t original, planted;
 };
 
 static int plant(struct vcpu *v, gva_t where, uint8_t byte, struct plant *p, struct err *err)
@@ -378,13 +378,15 @@ static int plant(struct vcpu *v, gva_t where, uint8_t byte, struct plant *p, str
 		return err_set(err, EFAULT, "cannot place a breakpoint at 0x%" PRIx64 ": not RAM",
 			       where.v);
 	p->original = *p->at;
+	p->planted = byte;
 	*p->at = byte;
 	return 0;
 }
 
 static void unplant(struct plant *p)
 {
-	if (p->at)
+	/* If the guest has written over it, what it wrote stays. */
+	if (p->at && *p->at == p->planted)
 		*p->at = p->original;
 	p->at = NULL;
 }

@@ -79,6 +79,10 @@ static inline struct event random_event(uint64_t *state, uint64_t *boundary, str
 		e.landmark.regs = *regs;
 		if (e.landmark.has_clock)
 			e.landmark.regs = (struct kvm_regs){.rip = regs->rip, .rcx = regs->rcx};
+		else
+			e.landmark.operands = (uint8_t)random_below(state, WITNESS_MAX + 1);
+		for (unsigned i = 0; i < e.landmark.operands; i++)
+			e.landmark.operand[i] = random_value(state);
 		random_digest(state, &e.landmark.digest);
 		break;
 	case EVENT_DIGEST:
@@ -136,6 +140,9 @@ static inline bool same_event(const struct event *a, const struct event *b)
 		       a->landmark.witness == b->landmark.witness &&
 		       a->landmark.regs_hash == b->landmark.regs_hash &&
 		       same_regs(&a->landmark.regs, &b->landmark.regs) &&
+		       a->landmark.operands == b->landmark.operands &&
+		       memcmp(a->landmark.operand, b->landmark.operand,
+			      a->landmark.operands * sizeof(uint64_t)) == 0 &&
 		       same_digest(&a->landmark.digest, &b->landmark.digest);
 	case EVENT_DIGEST:
 		return same_regs(&a->digest.regs, &b->digest.regs) &&

@@ -69,6 +69,8 @@ static void assert_sane(const struct event *e, uint64_t last_boundary)
 		assert_in_range(e->input.when, INPUT_AT_BOUNDARY, INPUT_AT_LANDMARK);
 		assert_in_range(e->input.channel, 0, INPUT_CHANNELS - 1);
 	}
+	if (e->type == EVENT_LANDMARK)
+		assert_true(e->landmark.operands <= WITNESS_MAX);
 	if (e->type == EVENT_END)
 		assert_in_range(e->end.end, END_NONE + 1, END_COUNT - 1);
 }
