@@ -35,6 +35,7 @@ struct hit {
 struct watch {
 	gpa_t gpa;
 	uint64_t len;
+	uint64_t from;     /* boundary from which on it is watched */
 	uint64_t boundary; /* of the last store to the watched pages */
 	uint64_t ordinal;
 	uint64_t stores;   /* that touched the address */
@@ -127,7 +128,8 @@ static int find_gpa(const struct options *o, gpa_t *gpa, struct end *end, struct
 	return rc;
 }
 
-static int search(const struct options *o, struct watch *w, struct err *err)
+/* One replay with the address watched from boundary w->from on. */
+static int search_from(const struct options *o, struct watch *w, struct err *err)
 {
 	struct replay_options ro = {.has_target = o->has_to,
 				    .target = o->to,
@@ -135,7 +137,8 @@ static int search(const struct options *o, struct watch *w, struct err *err)
 				    .restarted = on_restart,
 				    .watched_ctx = w,
 				    .watch = w->gpa,
-				    .watch_len = w->len};
+				    .watch_len = w->len,
+				    .watch_from = w->from};
 	struct session s;
 	int rc = session_open(&s, o, &ro, true, err);
 
@@ -143,6 +146,23 @@ static int search(const struct options *o, struct watch *w, struct err *err)
 		return rc;
 	rc = session_run(&s, err);
 	session_close(&s);
+	return rc;
+}
+
+/*
+ * The last write is most often near the end, so the end is searched first. To watch a page all the time can
+ * cost far more than a replay or two: before it became what it is it may have been a stack or a page table,
+ * to which every store, the CPU's own included, is then an exit.
+ */
+static int search(const struct options *o, struct watch *w, const struct end *end, struct err *err)
+{
+	static const unsigned parts[] = {16, 2, 1};
+	int rc = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts) && rc == 0 && !w->last.found; i++) {
+		w->from = end->boundary - end->boundary / parts[i];
+		rc = search_from(o, w, err);
+	}
 	return rc;
 }
 
@@ -224,9 +244,9 @@ static void print_hit(const struct options *o, const struct watch *w, const stru
 		print_instruction(m, h->rip);
 		print_callers(m, symbols, h->rip);
 	}
-	printf("\n%" PRIu64 " stores touched the address in all.\n"
+	printf("\n%" PRIu64 " stores touched the address from boundary %" PRIu64 " on, where the search began.\n"
 	       "==================================================================\n",
-	       w->stores);
+	       w->stores, w->from);
 }
 
 /* Walk to the store again, instruction by instruction from its boundary, and stop on it. */
@@ -268,7 +288,8 @@ static int answer(const struct options *o, struct watch *w, const struct end *en
 				    .target = {.boundary = w->last.boundary},
 				    .watched = on_store,
 				    .watch = w->gpa,
-				    .watch_len = w->len};
+				    .watch_len = w->len,
+				    .watch_from = w->last.boundary};
 	struct watch second = *w;
 	struct symset *symbols = NULL;
 	struct session s;
@@ -315,7 +336,7 @@ int cmd_last_write(int argc, char **argv)
 		return session_fail(&err);
 	w.len = o.length;
 	fprintf(stderr, "hindsight: replaying with 0x%" PRIx64 " watched ...\n", w.gpa.v);
-	if (search(&o, &w, &err) < 0)
+	if (search(&o, &w, &end, &err) < 0)
 		return session_fail(&err);
 	if (!w.last.found) {
 		fprintf(stderr, "hindsight: nobody wrote to 0x%" PRIx64 " before boundary %" PRIu64

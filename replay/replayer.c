@@ -213,6 +213,8 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	r->search.active = false;
 	if (r->o.interrupted && *r->o.interrupted)
 		machine_end(m, END_INTERRUPTED, 0);
+	if (rc == 0 && r->o.watch_len && m->boundary == r->o.watch_from)
+		rc = memory_watch(m->mem, r->o.watch, r->o.watch_len, err);
 	while (rc == 0) {
 		if (r->have_next && r->next.boundary < m->boundary && r->next.type == EVENT_LANDMARK)
 			return ran_past(r, err, "the place of a landmark was not reached before this boundary");
@@ -391,8 +393,6 @@ int replayer_create(struct replayer **out, struct machine *m, struct replay_file
 	rc = replay_file_check_host(f, m, err);
 	if (rc == 0)
 		rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
-	if (rc == 0 && options->watch_len)
-		rc = memory_watch(m->mem, options->watch, options->watch_len, err);
 	if (rc == 0)
 		rc = read_event(r, err);
 	if (rc < 0) {

@@ -68,6 +68,7 @@ struct replay_options {
 	/* Watched memory; len 0: none. */
 	gpa_t watch;
 	uint64_t watch_len;
+	uint64_t watch_from; /* boundary from which on it is watched */
 	/* Called for stores to watched memory; see nondet_ops.watched. May be NULL. */
 	int (*watched)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,
 		       uint64_t now, struct err *err);
