@@ -145,18 +145,37 @@ fail:
 	return rc;
 }
 
-void machine_destroy(struct machine *m)
+static void close_vm(struct machine *m)
 {
-	if (!m)
-		return;
 	vcpu_destroy(&m->vcpu[0]);
-	memory_destroy(m->mem);
-	rewrite_sites_free(&m->sites);
-	free(m->entry.text);
 	if (m->vm_fd >= 0)
 		close(m->vm_fd);
 	if (m->kvm_fd >= 0)
 		close(m->kvm_fd);
+	m->kvm_fd = m->vm_fd = -1;
+}
+
+int machine_reopen(struct machine *m, struct err *err)
+{
+	int rc;
+
+	close_vm(m);
+	rc = open_vm(m, err);
+	if (rc == 0)
+		rc = memory_move(m->mem, m->vm_fd, err);
+	if (rc == 0)
+		rc = vcpu_create(&m->vcpu[0], m->kvm_fd, m->vm_fd, &m->caps, m->mem, err);
+	return rc;
+}
+
+void machine_destroy(struct machine *m)
+{
+	if (!m)
+		return;
+	close_vm(m);
+	memory_destroy(m->mem);
+	rewrite_sites_free(&m->sites);
+	free(m->entry.text);
 	free(m);
 }
 
@@ -539,8 +558,9 @@ int machine_run(struct machine *m, struct err *err)
 	struct vcpu *v = &m->vcpu[0];
 	int rc = 0;
 
-	if (m->boundary == 0 && v->entries == 0)
+	if (!m->started)
 		rc = m->nondet->boundary(m->nondet_ctx, m, err);
+	m->started = true;
 	while (rc == 0 && !m->end && !m->pause) {
 		struct vcpu_request req = {0};
 		enum vcpu_stop stop;

@@ -288,6 +288,20 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
 }
 
+void vcpu_after_sync(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+
+	v->sregs_synced = (run->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
+	if (!v->sregs_synced)
+		return;
+	/* KVM sets bits here and never clears them (x86.c, __get_sregs): an interrupt that was delivered long ago
+	 * would be queued again by the next KVM_SET_SREGS. */
+	memset(run->s.regs.sregs.interrupt_bitmap, 0, sizeof(run->s.regs.sregs.interrupt_bitmap));
+	if (!v->caps->syscall_works)
+		update_syscall_repair(v);
+}
+
 /* One KVM_RUN. Returns 1 if an exit came, 0 on a kick. */
 static int enter(struct vcpu *v, struct err *err)
 {
@@ -318,14 +332,7 @@ static int enter(struct vcpu *v, struct err *err)
 		v->free_ns += now_ns() - began;
 	errno = saved_errno;
 	v->completion_pending = false;
-	v->sregs_synced = (run->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
-	if (v->sregs_synced) {
-		/* KVM sets bits here and never clears them (x86.c, __get_sregs): an interrupt that was
-		 * delivered long ago would be queued again by the next KVM_SET_SREGS. */
-		memset(run->s.regs.sregs.interrupt_bitmap, 0,
-		       sizeof(run->s.regs.sregs.interrupt_bitmap));
-		update_syscall_repair(v);
-	}
+	vcpu_after_sync(v);
 	if (rc < 0 && errno != EINTR && errno != EAGAIN) {
 		if (errno == EFAULT)
 			return err_set(err, EFAULT,
