@@ -24,10 +24,11 @@ vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
+snapshot_SRC := snapshot/spill.c snapshot/store.c snapshot/map.c
 debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
 
-LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(debugger_SRC)
+LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(snapshot_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
