@@ -178,7 +178,8 @@ int machine_walk(struct machine *m, struct walker *w, struct err *err);
  * the layout, equal for all machines that can restore each other's state.
  */
 int machine_save(struct machine *m, struct buf *out, struct err *err);
-/* Memory must have been replaced before. Fails with -EINVAL if the bytes are no such state; the machine must then
+/* Memory must have been replaced before, and before that vcpu_abandon must have ended what would still write to
+ * it. Fails with -EINVAL if the bytes are no such state; the machine must then
  * not be run before another restore. */
 int machine_restore(struct machine *m, const void *state, size_t len, struct err *err);
 /* Hash of the memory that the next few instructions refer to: a quick test of whether two places with

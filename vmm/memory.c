@@ -387,11 +387,10 @@ const uint8_t *memory_page(const struct memory *mem, uint64_t page)
 
 void memory_page_put(struct memory *mem, uint64_t page, const uint8_t *data)
 {
-	set_bit(mem->written, page);
-	if (data)
-		memcpy(page_hva(mem, page), data, PAGE_SIZE);
-	else
-		memset(page_hva(mem, page), 0, PAGE_SIZE);
+	set_bit(mem->ever, page);
+	for (struct memory_dirty *d = mem->consumers; d; d = d->next)
+		set_bit(d->bits, page);
+	memcpy(page_hva(mem, page), data, PAGE_SIZE);
 }
 
 gpa_t memory_page_gpa(uint64_t page)
@@ -399,6 +398,13 @@ gpa_t memory_page_gpa(uint64_t page)
 	uint64_t gpa = page << PAGE_SHIFT;
 
 	return GPA(gpa < MEMORY_LOW_MAX ? gpa : gpa - MEMORY_LOW_MAX + HIGH_BASE);
+}
+
+uint64_t memory_page_number(gpa_t gpa)
+{
+	if (gpa.v < MEMORY_LOW_MAX)
+		return gpa.v >> PAGE_SHIFT;
+	return gpa.v < HIGH_BASE ? UINT64_MAX : (gpa.v - HIGH_BASE + MEMORY_LOW_MAX) >> PAGE_SHIFT;
 }
 
 bool memory_page_is_zero(const uint8_t *p)
@@ -494,6 +500,11 @@ bool memory_watched_store(struct memory *mem, gpa_t gpa, const void *data, unsig
 	memcpy(old, p, len);
 	memcpy(p, data, len);
 	return true;
+}
+
+bool memory_dirty_has(const struct memory_dirty *d, uint64_t page)
+{
+	return d->bits[page / 64] >> (page % 64) & 1;
 }
 
 /* Any slot will do: KVM drops all shadow pages when one goes away (x86, kvm_arch_flush_shadow_memslot). This

@@ -41,9 +41,11 @@ bool memory_first_difference(const struct memory *a, const struct memory *b, gpa
  */
 uint64_t memory_pages(const struct memory *mem);
 gpa_t memory_page_gpa(uint64_t page);
+/* UINT64_MAX: in the hole. There may be less RAM than that. */
+uint64_t memory_page_number(gpa_t gpa);
 /* Its PAGE_SIZE bytes, for reading. */
 const uint8_t *memory_page(const struct memory *mem, uint64_t page);
-/* Replace it by data (NULL: zeros); a write as any other. */
+/* Replace it by data. Consumers of dirty pages know of it at once. */
 void memory_page_put(struct memory *mem, uint64_t page, const uint8_t *data);
 bool memory_page_is_zero(const uint8_t *page);
 
@@ -58,6 +60,7 @@ void memory_dirty_close(struct memory *mem, struct memory_dirty *d);
 int memory_sync_dirty(struct memory *mem, struct err *err);
 /* The first dirty page at or after *page. */
 bool memory_dirty_next(const struct memory_dirty *d, uint64_t *page);
+bool memory_dirty_has(const struct memory_dirty *d, uint64_t page);
 /* Forget what this consumer was told up to the last memory_sync_dirty; for when it has been dealt with. */
 void memory_dirty_clear(struct memory_dirty *d);
 

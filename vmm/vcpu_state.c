@@ -155,10 +155,10 @@ static void walk_events(struct walker *w, struct kvm_vcpu_events *e)
 struct vcpu_image {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
-	struct kvm_xsave xsave;
 	struct msr_block msrs;
 	struct kvm_vcpu_events events;
 	struct kvm_debugregs debug;
+	struct kvm_xsave xsave; /* may have more behind it: not here */
 };
 
 static int fetch(struct vcpu *v, struct vcpu_image *i, struct err *err)
