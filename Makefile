@@ -24,7 +24,8 @@ vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/file.c replay/event.c replay/recorder.c replay/landmark.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-snapshot_SRC := snapshot/spill.c snapshot/store.c snapshot/map.c
+snapshot_SRC := snapshot/spill.c snapshot/store.c snapshot/map.c snapshot/snapshot.c snapshot/branch.c snapshot/export.c \
+	snapshot/import.c
 debugger_SRC := debugger/options.c debugger/session.c debugger/symbols.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
 
@@ -33,7 +34,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
-kvm_TESTS := test_probe test_divergence test_positions
+kvm_TESTS := test_probe test_divergence test_positions test_restore
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
 	examples/irq_race/session.sh
