@@ -64,8 +64,10 @@ int snapshot_branch(struct snapshots *t, struct snapshot *s, pid_t *child, struc
 		rc = err_sys(err, errno, "cannot make a pipe to a branch");
 	if (rc < 0)
 		goto out;
+	page_store_seal(t->store);
 	*child = fork();
 	if (*child == 0) {
+		page_store_inherit(t->store);
 		close(fd[0]);
 		report.rc = become(t, s, &state, &report.err);
 		tell(fd[1], &report);

@@ -227,11 +227,17 @@ static bool is_above(const struct snapshot *a, const struct snapshot *s)
 	return s == a;
 }
 
+/* The reader has it already. */
+static bool is_outside(const struct exporter *x, const struct snapshot *s)
+{
+	return x->what->base && is_above(s, x->what->base);
+}
+
 static bool is_wanted(const struct exporter *x, const struct snapshot *s)
 {
 	const struct snapshot_export *w = x->what;
 
-	if (w->base && is_above(s, w->base))
+	if (is_outside(x, s))
 		return false;
 	return !w->last || s == w->last || (w->chain && is_above(s, w->last));
 }
@@ -241,7 +247,7 @@ static const struct snapshot *reference(const struct exporter *x, const struct s
 {
 	const struct snapshot *p = s->parent;
 
-	while (p && p != x->what->base && !x->node[p->number])
+	while (p && !is_outside(x, p) && !x->node[p->number])
 		p = p->parent;
 	return p;
 }
@@ -251,7 +257,7 @@ static int put_node(struct exporter *x, const struct snapshot *s, struct err *er
 	const struct page_map none = {0};
 	const struct snapshot_uid nobody = {0};
 	const struct snapshot *ref = reference(x, s);
-	bool outside = ref && ref == x->what->base;
+	bool outside = ref && is_outside(x, ref);
 	const struct snapshot_uid *base = outside ? &ref->uid : &nobody;
 	int rc;
 

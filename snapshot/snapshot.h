@@ -115,7 +115,7 @@ void snapshots_figures(const struct snapshots *t, struct snapshots_figures *f);
 /*
  * Files, see docs/snapshot-format.md. The file appears under its name only when all of it is on the disk.
  * last: the snapshot to export; with `chain` all its ancestors too; NULL: all there are. base (may be NULL): one that
- * the reader will have; it and its ancestors are left out, and its descendants written as what differs from it.
+ * the reader has with all its ancestors; they are left out, and what descends from them is written as what differs.
  * about: the caller's description of the machine (may be NULL).
  */
 struct snapshot_export {

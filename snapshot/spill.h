@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The file that cold pages go to. It has no name, so nothing is left of it after a crash. */
+/*
+ * The file that cold pages go to. It has no name, so nothing is left of it after a crash. A process made by fork()
+ * reads what was there before, and writes to a file of its own.
+ */
 #ifndef SNAPSHOT_SPILL_H
 #define SNAPSHOT_SPILL_H
 
@@ -10,9 +13,15 @@
 #define SPILL_UNIT 256u
 #define SPILL_CLASSES (PAGE_SIZE / SPILL_UNIT)
 
+/* Ancestors of a process that have written one; more are refused. */
+#define SPILL_FILES_MAX 64
+
 struct spill {
-	int fd; /* -1: not made yet */
-	uint64_t end;
+	int fd[SPILL_FILES_MAX]; /* all but the last for reading */
+	unsigned files;
+	bool own; /* the last file is this process's */
+	uint64_t end;	 /* of it */
+	uint64_t sealed; /* what lies below in it may be read by others: not to be overwritten */
 	uint64_t used;
 	struct {
 		uint64_t *offset;
@@ -28,5 +37,8 @@ int spill_write(struct spill *s, const char *dir, const void *data, size_t len, 
 int spill_read(const struct spill *s, uint64_t offset, void *data, size_t len, struct err *err);
 /* The piece is not needed any more. */
 void spill_discard(struct spill *s, uint64_t offset, size_t len);
+/* Before a fork() in the parent; after it in the child. */
+void spill_seal(struct spill *s);
+void spill_inherit(struct spill *s);
 
 #endif

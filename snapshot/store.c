@@ -428,6 +428,16 @@ page_id page_store_end(const struct page_store *s)
 	return s->entries;
 }
 
+void page_store_seal(struct page_store *s)
+{
+	spill_seal(&s->spill);
+}
+
+void page_store_inherit(struct page_store *s)
+{
+	spill_inherit(&s->spill);
+}
+
 void page_store_figures(const struct page_store *s, struct page_store_figures *f)
 {
 	*f = (struct page_store_figures){

@@ -46,6 +46,10 @@ page_id page_store_end(const struct page_store *s);
 int page_store_reserve(struct page_store *s, uint64_t bytes, struct err *err);
 void page_store_release(struct page_store *s, uint64_t bytes);
 
+/* Before a fork() in the parent, after it in the child: from then on neither touches what the other reads. */
+void page_store_seal(struct page_store *s);
+void page_store_inherit(struct page_store *s);
+
 void page_store_figures(const struct page_store *s, struct page_store_figures *f);
 
 #endif
