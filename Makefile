@@ -33,7 +33,7 @@ LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(snapshot_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_devices test_device_pic test_device_pit test_device_rtc \
-	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist
+	test_loader test_loader_multiboot test_symbols test_rewrite test_paging test_assist test_page_store test_snapshot_file
 kvm_TESTS := test_probe test_divergence test_positions test_restore test_snapshots
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh examples/stale_pointer/session.sh \
