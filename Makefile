@@ -18,7 +18,7 @@ endif
 
 base_SRC := base/err.c base/buf.c
 dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c
-vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/user_return.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
+vmm_SRC := vmm/walk.c vmm/stat.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/user_return.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
 	vmm/devices.c vmm/state.c vmm/assist.c vmm/assist_sse.c vmm/rewrite.c vmm/load.c vmm/load_elf.c \
 	vmm/load_linux.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
@@ -63,7 +63,8 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/kvm/%.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
-$(BUILD)/tests/bench: $(BUILD)/obj/tests/bench/bench.o $(LIB_OBJ)
+$(BUILD)/tests/bench $(BUILD)/tests/bench_snapshot: $(BUILD)/tests/%: $(BUILD)/obj/tests/bench/%.o \
+		$(BUILD)/obj/tests/bench/bench_loop.o $(BUILD)/obj/tests/bench/figure.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
@@ -106,8 +107,9 @@ test-npt:
 .PHONY: bench
 bench:
 	$(Q)scripts/deps.sh build
-	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/tests/bench
+	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/tests/bench $(BUILD)/tests/bench_snapshot
 	$(Q)$(BUILD)/tests/bench
+	$(Q)$(BUILD)/tests/bench_snapshot
 
 # --- checks -------------------------------------------------------------------------------------
 

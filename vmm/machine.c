@@ -119,7 +119,7 @@ int machine_create(struct machine **out, const struct machine_config *config,
 		return err_set(err, ENOMEM, "out of memory");
 	m->config = *config;
 	m->kvm_fd = m->vm_fd = -1;
-	m->vcpu[0].fd = m->vcpu[0].stats_fd = -1;
+	m->vcpu[0].fd = m->vcpu[0].clock.fd = m->vcpu[0].faults.fd = -1;
 	/* Zero is a fixed point of the generator. */
 	m->entropy = config->seed * 0x9e3779b97f4a7c15ull + 0x2545f4914f6cdd1dull;
 	rc = host_probe(&m->caps, false, err);
@@ -160,6 +160,7 @@ int machine_reopen(struct machine *m, struct err *err)
 	int rc;
 
 	close_vm(m);
+	m->faults_forgotten = 0;
 	rc = open_vm(m, err);
 	if (rc == 0)
 		rc = memory_move(m->mem, m->vm_fd, err);

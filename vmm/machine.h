@@ -115,6 +115,8 @@ struct machine {
 	bool started; /* nondet_ops.boundary has been called for boundary 0 */
 	bool pause; /* machine_run returns before the next entry; the caller clears it */
 
+	uint64_t faults_forgotten; /* vcpu.faults when KVM last forgot the guest's page tables */
+
 	/* Counters for the user, no part of the state. */
 	uint64_t rewritten_executed;
 	uint64_t irqs_delivered;

@@ -78,16 +78,30 @@ int machine_save(struct machine *m, struct buf *out, struct err *err)
 	return rc;
 }
 
+/* The removal of a slot can mean waiting for all CPUs. Where KVM has resolved no page fault since the last one, as
+ * when it emulates kernel code, it has derived nothing from the guest's page tables either. */
+static int forget_tables(struct machine *m, struct err *err)
+{
+	uint64_t faults;
+	bool counted = kvm_stat_read(&m->vcpu[0].faults, &faults);
+	int rc;
+
+	if (m->caps.table_flush != TABLES_BY_SLOT || (counted && faults == m->faults_forgotten))
+		return 0;
+	rc = memory_drop_shadow(m->mem, err);
+	if (rc == 0 && counted)
+		m->faults_forgotten = faults;
+	return rc;
+}
+
 int machine_restore(struct machine *m, const void *state, size_t len, struct err *err)
 {
 	struct reader head = reader_init(state, len);
 	uint64_t layout = reader_u64(&head);
 	size_t left = reader_left(&head);
 	struct walker w;
-	int rc = 0;
+	int rc = forget_tables(m, err);
 
-	if (m->caps.table_flush == TABLES_BY_SLOT)
-		rc = memory_drop_shadow(m->mem, err);
 	if (rc < 0)
 		return rc;
 	walker_init_restore(&w, reader_take(&head, left), left);

@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "vmm/caps.h"
 #include "vmm/memory.h"
+#include "vmm/stat.h"
 #include "vmm/walk.h"
 
 #include <linux/kvm.h>
@@ -20,8 +21,8 @@
 struct vcpu {
 	/* Set once. */
 	int fd;
-	int stats_fd;          /* -1 if none */
-	uint64_t clock_offset; /* of insn_emulation in stats_fd */
+	struct kvm_stat clock;  /* insn_emulation */
+	struct kvm_stat faults; /* pf_taken: page faults that KVM has resolved from the guest's tables */
 	uint64_t uncounted;    /* instructions made in user space that it does not count */
 	struct kvm_run *run;
 	size_t run_size;
