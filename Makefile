@@ -101,6 +101,7 @@ test-npt:
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
 		-f build/tests -f tests -f examples -- tests/npt.sh build/tests/test_probe \
+		build/tests/test_restore build/tests/test_snapshots \
 		examples/stale_pointer/session.sh "tests/battery.sh -r 4 -m 20 $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 

@@ -76,7 +76,10 @@ int snapshot_new(struct snapshots *t, const struct snapshot_note *note, struct s
 int snapshot_give_state(struct snapshots *t, struct snapshot *s, uint8_t *state, size_t len,
 			struct err *err)
 {
-	int rc = page_store_reserve(t->store, len, err);
+	int rc = len > SNAPSHOT_STATE_MAX
+			 ? err_set(err, EFBIG, "the state of the devices is larger than %u MiB",
+				   SNAPSHOT_STATE_MAX >> 20)
+			 : page_store_reserve(t->store, len, err);
 
 	if (rc < 0) {
 		free(state);

@@ -22,7 +22,7 @@
 
 #define SNAPSHOT_LABEL_MAX 255
 #define SNAPSHOT_DATA_MAX (16u << 20)
-#define SNAPSHOT_STATE_MAX (1u << 20)
+#define SNAPSHOT_STATE_MAX (64u << 20)
 
 /* Names a snapshot also in files and other processes: random. */
 struct snapshot_uid {

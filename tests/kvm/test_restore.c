@@ -31,11 +31,9 @@ struct place {
 
 static const struct subject {
 	const char *guest, *cmdline;
-	uint64_t kick_ns; /* longest time between two stops */
 } subjects[] = {
-	{"user", "n=300", 40 * NSEC_PER_MSEC},	  {"paging", "n=150", 20 * NSEC_PER_MSEC},
-	{"sse", "n=30", 20 * NSEC_PER_MSEC},	  {"storm", "n=200", 20 * NSEC_PER_MSEC},
-	{"strings", "n=1", 20 * NSEC_PER_MSEC},	  {"selfmod", "n=600", 20 * NSEC_PER_MSEC},
+	{"user", "n=300"},  {"paging", "n=150"}, {"sse", "n=30"},
+	{"storm", "n=200"}, {"strings", "n=1"},	 {"selfmod", "n=600"},
 };
 
 static struct snapshots *new_tree(void)
@@ -57,7 +55,7 @@ static struct machine_digest run_to_end(struct driven *d)
 }
 
 /* Stop at random places and freeze them; returns how many there were before the end. */
-static unsigned freeze_places(struct driven *d, struct snapshots *t, const struct subject *subject,
+static unsigned freeze_places(struct driven *d, struct snapshots *t, uint64_t run_ns,
 			      struct place place[PLACES])
 {
 	struct kick_timer timer;
@@ -70,7 +68,7 @@ static unsigned freeze_places(struct driven *d, struct snapshots *t, const struc
 
 		d->at_kick = n % 3 != 2;
 		if (d->at_kick)
-			kick_timer_set(&timer, 1 + random_below(&random_state, subject->kick_ns), 0);
+			kick_timer_set(&timer, 1 + random_below(&random_state, run_ns / PLACES), 0);
 		else
 			d->steps = 1 + random_below(&random_state, 50);
 		driven_run(d);
@@ -97,15 +95,18 @@ static void run_on(const struct subject *subject)
 	struct driven d, other;
 	struct machine_digest end;
 	unsigned n, user = 0;
+	uint64_t run_ns;
 	struct err err;
 
 	driven_open(&d, subject->guest, subject->cmdline, RECORDING_MEM);
+	run_ns = host_ns();
 	end = run_to_end(&d);
+	run_ns = host_ns() - run_ns;
 	driven_close(&d);
 
 	driven_open(&d, subject->guest, subject->cmdline, RECORDING_MEM);
 	assert_ok(snapshots_attach(t, d.m, &err), err);
-	n = freeze_places(&d, t, subject, place);
+	n = freeze_places(&d, t, run_ns, place);
 	assert_true(n > 1);
 	assert_same_digest(run_to_end(&d), end);
 	for (unsigned i = 0; i < 2 * n; i++) {
