@@ -10,6 +10,7 @@ struct driven {
 	struct machine *m;
 	uint64_t boundaries, steps; /* pause after so many; 0: do not */
 	bool at_kick;
+	bool in_user; /* of the kicks, only where it interrupts user code */
 };
 
 static inline int driven_plan(void *ctx, struct machine *m, struct vcpu_request *req, struct err *err)
@@ -28,9 +29,10 @@ static inline int driven_plan(void *ctx, struct machine *m, struct vcpu_request 
 static inline int driven_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct err *err)
 {
 	struct driven *d = ctx;
+	bool kick = stop == VCPU_KICK && d->at_kick &&
+		    (!d->in_user || vcpu_cpl(&m->vcpu[0], err) == 3);
 
-	(void)err;
-	if ((stop == VCPU_KICK && d->at_kick) || (d->steps && stop == VCPU_STEP && --d->steps == 0))
+	if (kick || (d->steps && stop == VCPU_STEP && --d->steps == 0))
 		m->pause = true;
 	return 0;
 }

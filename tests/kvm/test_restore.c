@@ -31,10 +31,13 @@ struct place {
 
 static const struct subject {
 	const char *guest, *cmdline;
+	bool user; /* has user code */
 } subjects[] = {
-	{"user", "n=300"},  {"paging", "n=150"}, {"sse", "n=30"},
-	{"storm", "n=200"}, {"strings", "n=1"},	 {"selfmod", "n=600"},
+	{"user", "n=300", true},     {"paging", "n=150", false}, {"sse", "n=30", false},
+	{"storm", "n=200", false},   {"strings", "n=1", false},	 {"selfmod", "n=600", false},
 };
+
+#define USER_KICK_NS (150 * NSEC_PER_USEC)
 
 static struct snapshots *new_tree(void)
 {
@@ -55,7 +58,7 @@ static struct machine_digest run_to_end(struct driven *d)
 }
 
 /* Stop at random places and freeze them; returns how many there were before the end. */
-static unsigned freeze_places(struct driven *d, struct snapshots *t, uint64_t run_ns,
+static unsigned freeze_places(struct driven *d, struct snapshots *t, bool user, uint64_t run_ns,
 			      struct place place[PLACES])
 {
 	struct kick_timer timer;
@@ -67,7 +70,11 @@ static unsigned freeze_places(struct driven *d, struct snapshots *t, uint64_t ru
 		int rc;
 
 		d->at_kick = n % 3 != 2;
-		if (d->at_kick)
+		d->in_user = user && n % 2 == 0;
+		if (d->at_kick && d->in_user)
+			kick_timer_set(&timer, 1 + random_below(&random_state, run_ns / PLACES),
+				       USER_KICK_NS);
+		else if (d->at_kick)
 			kick_timer_set(&timer, 1 + random_below(&random_state, run_ns / PLACES), 0);
 		else
 			d->steps = 1 + random_below(&random_state, 50);
@@ -106,7 +113,7 @@ static void run_on(const struct subject *subject)
 
 	driven_open(&d, subject->guest, subject->cmdline, RECORDING_MEM);
 	assert_ok(snapshots_attach(t, d.m, &err), err);
-	n = freeze_places(&d, t, run_ns, place);
+	n = freeze_places(&d, t, subject->user, run_ns, place);
 	assert_true(n > 1);
 	assert_same_digest(run_to_end(&d), end);
 	for (unsigned i = 0; i < 2 * n; i++) {
@@ -118,6 +125,7 @@ static void run_on(const struct subject *subject)
 		if (i % 2)
 			assert_same_digest(run_to_end(&d), end);
 	}
+	assert_int_equal(user > 0, subject->user);
 	snapshots_detach(t);
 
 	/* In a machine that has done something else. */
@@ -212,6 +220,64 @@ static void test_two_slots(void **state)
 	driven_close(&d);
 }
 
+#define SPILL_GPA 0x800000
+#define SPILL_PAGES 300
+#define SPILL_BUDGET (768ull << 10)
+
+static void scribble(struct driven *d)
+{
+	for (uint64_t gpa = SPILL_GPA; gpa < SPILL_GPA + SPILL_PAGES * PAGE_SIZE; gpa += 8) {
+		uint64_t v = random_below(&random_state, UINT64_MAX);
+
+		assert_int_equal(memory_write(d->m->mem, GPA(gpa), &v, sizeof(v)), 0);
+	}
+}
+
+/* Write over a byte at the start of the file of cold pages. */
+static void damage_spill(void)
+{
+	unsigned damaged = 0;
+
+	for (int fd = 3; fd < 64; fd++) {
+		char name[64], target[300] = "";
+
+		snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+		if (readlink(name, target, sizeof(target) - 1) > 0 &&
+		    strncmp(target, "/tmp/", 5) == 0 && strstr(target, "(deleted)"))
+			damaged += pwrite(fd, "!", 1, 100) == 1;
+	}
+	assert_int_equal(damaged, 1);
+}
+
+/* A page cannot be read back: the restore fails in the middle, and any other one is still right. */
+static void test_failed_restore(void **state)
+{
+	struct snapshots *t;
+	struct snapshot *a, *b;
+	struct machine_digest at_b;
+	struct driven d;
+	struct err err;
+
+	(void)state;
+	assert_ok(snapshots_create(&t, SPILL_BUDGET, "/tmp", &err), err);
+	driven_open(&d, "storm", "n=50", RECORDING_MEM);
+	assert_ok(snapshots_attach(t, d.m, &err), err);
+	scribble(&d);
+	assert_ok(snapshot_take(t, NULL, &a, &err), err);
+	scribble(&d);
+	d.boundaries = 300;
+	driven_run(&d);
+	assert_ok(snapshot_take(t, NULL, &b, &err), err);
+	at_b = driven_digest(&d);
+	damage_spill();
+	assert_int_equal(snapshot_restore(t, a, &err), -EIO);
+	assert_ptr_equal(snapshots_at(t), b);
+	assert_ok(snapshot_restore(t, b, &err), err);
+	assert_same_digest(driven_digest(&d), at_b);
+	snapshots_destroy(t);
+	driven_close(&d);
+}
+
 struct branch_result {
 	struct machine_digest end;
 	uint64_t scribble;
@@ -297,6 +363,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_first_and_last),
 		cmocka_unit_test(test_two_slots),
+		cmocka_unit_test(test_failed_restore),
 		cmocka_unit_test(test_branches),
 		cmocka_unit_test(test_run_on),
 	};
