@@ -20,7 +20,7 @@ base_SRC := base/err.c base/buf.c
 dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c \
 	vmm/dev/virtio.c vmm/dev/disk.c vmm/dev/virtio_blk.c vmm/dev/virtio_rng.c vmm/dev/virtio_console.c \
 	vmm/dev/virtio_net.c
-vmm_SRC := vmm/walk.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/user_return.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
+vmm_SRC := vmm/walk.c vmm/stat.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/step.c vmm/user_return.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c \
 	vmm/devices.c vmm/state.c vmm/witness.c vmm/assist.c vmm/assist_exec.c vmm/assist_xsave.c vmm/assist_system.c vmm/rewrite.c vmm/user_code.c vmm/modules.c vmm/load.c vmm/load_elf.c \
 	vmm/load_linux.c vmm/load_bzimage.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
@@ -33,14 +33,17 @@ debugger_SRC := debugger/options.c debugger/session.c debugger/net_user.c debugg
 gdbstub_SRC := gdbstub/packet.c gdbstub/conn.c gdbstub/listen.c gdbstub/request.c gdbstub/regs.c gdbstub/expr.c gdbstub/point.c \
 	gdbstub/session.c gdbstub/session_run.c gdbstub/session_query.c
 
-LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(gdbstub_SRC) $(debugger_SRC)
+snapshot_SRC := snapshot/spill.c snapshot/store.c snapshot/map.c snapshot/snapshot.c snapshot/branch.c snapshot/export.c \
+	snapshot/import.c
+
+LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(snapshot_SRC) $(gdbstub_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
 unit_TESTS := test_base test_trace test_trace_frames test_event test_progress test_devices test_virtio test_virtio_blk test_virtio_ports test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist test_assist_exec test_assist_xsave \
-	test_gdbstub_packet test_gdbstub_expr test_gdbstub_request test_gdbstub_session test_gdbstub_hostile
-kvm_TESTS := test_probe test_divergence test_positions test_watch
-bench_SRC := tests/bench/bench.c tests/bench/bench_loop.c
+	test_gdbstub_packet test_gdbstub_expr test_gdbstub_request test_gdbstub_session test_gdbstub_hostile \
+	test_page_store test_snapshot_file
+kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh \
 	examples/stale_pointer/session.sh examples/irq_race/session.sh
@@ -84,7 +87,8 @@ $(BUILD)/tests/fake_program.elf: tests/gdb/fake_program.S
 	@mkdir -p $(@D)
 	$(Q)$(CC) -g -static -nostdlib -no-pie -Wl,-Ttext=0x1000,-e,main,--build-id=none,-z,max-page-size=4096 -o $@ $<
 
-$(BUILD)/tests/bench: $(bench_SRC:%.c=$(BUILD)/obj/%.o) $(LIB_OBJ)
+$(BUILD)/tests/bench $(BUILD)/tests/bench_snapshot: $(BUILD)/tests/%: $(BUILD)/obj/tests/bench/%.o \
+		$(BUILD)/obj/tests/bench/bench_loop.o $(BUILD)/obj/tests/bench/figure.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
@@ -131,7 +135,8 @@ test-npt:
 	$(Q)scripts/deps.sh build test npt
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
-		-f build/tests -f tests -f examples -- tests/npt.sh build/tests/test_probe "tests/virtio.sh -r 2" \
+		-f build/tests -f tests -f examples -- tests/npt.sh build/tests/test_probe \
+		build/tests/test_restore build/tests/test_snapshots "tests/virtio.sh -r 2" \
 		examples/stale_pointer/session.sh "tests/battery.sh -r 4 -m 20 $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 
@@ -152,8 +157,9 @@ linux:
 .PHONY: bench
 bench:
 	$(Q)scripts/deps.sh build
-	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/tests/bench
+	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/tests/bench $(BUILD)/tests/bench_snapshot
 	$(Q)$(BUILD)/tests/bench
+	$(Q)$(BUILD)/tests/bench_snapshot
 
 # --- checks -------------------------------------------------------------------------------------
 

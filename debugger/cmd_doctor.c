@@ -16,6 +16,7 @@ enum field_kind {
 	FIELD_LEVELS, /* bool[2]: at CPL0 and CPL3 */
 	FIELD_INT3,   /* enum int3_exit[2] */
 	FIELD_TRAP,   /* enum write_trap[2] */
+	FIELD_FLUSH,  /* enum table_flush */
 	FIELD_GAPS,
 	FIELD_NS
 };
@@ -82,6 +83,8 @@ static const struct field fields[] = {
 	      "the store is not noticed"),
 	FIELD(dirty_log, FIELD_BOOL, "dirty log", "exactly the written pages",
 	      "indispensable, missing"),
+	FIELD(table_flush, FIELD_FLUSH, "replaced page tables seen by",
+	      "what a restored snapshot needs", "not seen: no snapshots"),
 	FIELD(dirty_ring, FIELD_BOOL, "dirty ring", "works", "the log is used"),
 	FIELD(gaps, FIELD_GAPS, "kernel code not emulated", "", ""),
 	FIELD(ns_exit, FIELD_NS, "cost of an exit", "", ""),
@@ -306,6 +309,7 @@ static bool describe(const struct host_caps *c, const struct field *f, char *out
 	const void *p = field_at(c, f);
 	const enum int3_exit *int3 = p;
 	const enum write_trap *trap = p;
+	const enum table_flush *flush = p;
 	const uint32_t *number = p;
 	const bool *flag = p;
 
@@ -331,6 +335,9 @@ static bool describe(const struct host_caps *c, const struct field *f, char *out
 	case FIELD_TRAP:
 		snprintf(out, size, "%s / %s", trap_name(trap[0]), trap_name(trap[1]));
 		return trap[0] != WRITE_TRAP_NONE && trap[1] != WRITE_TRAP_NONE;
+	case FIELD_FLUSH:
+		snprintf(out, size, "%s", table_flush_name(*flush));
+		return *flush != TABLES_STALE;
 	case FIELD_GAPS:
 		list_gaps(*number, "none seen", out, size);
 		return true;
@@ -428,6 +435,7 @@ static void json_field(const struct host_caps *c, const struct field *f)
 	const void *p = field_at(c, f);
 	const enum int3_exit *int3 = p;
 	const enum write_trap *trap = p;
+	const enum table_flush *flush = p;
 	const bool *flag = p;
 
 	printf("  \"%s\": ", f->name);
@@ -449,6 +457,9 @@ static void json_field(const struct host_caps *c, const struct field *f)
 		break;
 	case FIELD_TRAP:
 		printf("[\"%s\", \"%s\"]", trap_name(trap[0]), trap_name(trap[1]));
+		break;
+	case FIELD_FLUSH:
+		printf("\"%s\"", table_flush_name(*flush));
 		break;
 	case FIELD_GAPS:
 		json_gaps(*(const uint32_t *)p);

@@ -23,6 +23,13 @@ enum write_trap {
 	WRITE_TRAP_EFAULT /* KVM_RUN fails with EFAULT, RIP on the instruction */
 };
 
+/* What makes KVM see that the VMM has replaced guest page tables, which hosts without nested paging shadow. */
+enum table_flush {
+	TABLES_STALE,	 /* nothing that is known */
+	TABLES_BY_SREGS, /* KVM_SET_SREGS with a change */
+	TABLES_BY_SLOT	 /* the removal of a memory slot */
+};
+
 /* Instructions that an emulating KVM is known to refuse at CPL0: bits of host_caps.gaps. All are
  * served, RDTSCP by rewriting, the others by assist. */
 enum emulation_gap {
@@ -79,6 +86,7 @@ struct host_caps {
 	enum write_trap ro_slot[2];
 	enum write_trap mprotect_store[2]; /* (full) */
 	bool dirty_log;			   /* shows exactly the written pages */
+	enum table_flush table_flush;
 	bool dirty_ring;		   /* (full) */
 
 	uint32_t gaps; /* bit set: (1u << enum emulation_gap) fails at CPL0 (full) */
@@ -130,6 +138,8 @@ bool caps_has_clock(const struct host_caps *caps);
 /* 0, or -ENOTSUP with the first mechanism that the program cannot do without and the host lacks. */
 int caps_check(const struct host_caps *caps, struct err *err);
 
+/* "system registers", "memory slot", "none". */
+const char *table_flush_name(enum table_flush flush);
 /* "hw", "int3", "hlt", "none". */
 const char *bp_mechanism_name(enum bp_mechanism mechanism);
 

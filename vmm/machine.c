@@ -160,6 +160,16 @@ static int store_for_guest(void *ctx, gpa_t gpa, const void *data, size_t len, s
 	return rc;
 }
 
+static int create_vcpu(struct machine *m, struct err *err)
+{
+	struct vcpu *v = &m->vcpu[0];
+	int rc = vcpu_create(v, m->kvm_fd, m->vm_fd, &m->caps, m->mem, m->config.xfeatures, err);
+
+	v->store = store_for_guest;
+	v->store_ctx = m;
+	return rc;
+}
+
 int machine_create(struct machine **out, const struct machine_config *config,
 		   const struct guest_image *image, bool digests, struct err *err)
 {
@@ -170,7 +180,7 @@ int machine_create(struct machine **out, const struct machine_config *config,
 		return err_set(err, ENOMEM, "out of memory");
 	m->config = *config;
 	m->kvm_fd = m->vm_fd = -1;
-	m->vcpu[0].fd = m->vcpu[0].stats_fd = -1;
+	m->vcpu[0].fd = m->vcpu[0].clock.fd = m->vcpu[0].faults.fd = -1;
 	/* Zero is a fixed point of the generator. */
 	m->entropy = config->seed * 0x9e3779b97f4a7c15ull + 0x2545f4914f6cdd1dull;
 	m->dev_entropy = config->seed * 0xd1342543de82ef95ull + 0x9fb21c651e98df25ull;
@@ -185,12 +195,9 @@ int machine_create(struct machine **out, const struct machine_config *config,
 	rc = memory_create(&m->mem, m->vm_fd, config->mem_size, digests, err);
 	if (rc < 0)
 		goto fail;
-	rc = vcpu_create(&m->vcpu[0], m->kvm_fd, m->vm_fd, &m->caps, m->mem,
-			 m->config.xfeatures, err);
+	rc = create_vcpu(m, err);
 	if (rc < 0)
 		goto fail;
-	m->vcpu[0].store = store_for_guest;
-	m->vcpu[0].store_ctx = m;
 	rc = devices_init(m, image, err);
 	if (rc < 0)
 		goto fail;
@@ -204,19 +211,39 @@ fail:
 	return rc;
 }
 
+static void close_vm(struct machine *m)
+{
+	vcpu_destroy(&m->vcpu[0]);
+	if (m->vm_fd >= 0)
+		close(m->vm_fd);
+	if (m->kvm_fd >= 0)
+		close(m->kvm_fd);
+	m->kvm_fd = m->vm_fd = -1;
+}
+
+int machine_reopen(struct machine *m, struct err *err)
+{
+	int rc;
+
+	close_vm(m);
+	m->faults_forgotten = 0;
+	rc = open_vm(m, err);
+	if (rc == 0)
+		rc = memory_move(m->mem, m->vm_fd, err);
+	if (rc == 0)
+		rc = create_vcpu(m, err);
+	return rc;
+}
+
 void machine_destroy(struct machine *m)
 {
 	if (!m)
 		return;
 	devices_destroy(m);
-	vcpu_destroy(&m->vcpu[0]);
+	close_vm(m);
 	memory_destroy(m->mem);
 	rewrite_sites_free(&m->sites);
 	free(m->entry.text);
-	if (m->vm_fd >= 0)
-		close(m->vm_fd);
-	if (m->kvm_fd >= 0)
-		close(m->kvm_fd);
 	free(m);
 }
 
@@ -642,8 +669,9 @@ int machine_run(struct machine *m, struct err *err)
 	struct vcpu *v = &m->vcpu[0];
 	int rc = 0;
 
-	if (m->boundary == 0 && v->entries == 0)
+	if (!m->started)
 		rc = m->nondet->boundary(m->nondet_ctx, m, err);
+	m->started = true;
 	while (rc == 0 && !m->end && !m->pause) {
 		struct vcpu_request req = {0};
 		enum vcpu_stop stop;

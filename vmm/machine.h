@@ -147,11 +147,14 @@ struct machine {
 	enum machine_end end;
 	uint32_t end_code;
 	bool between; /* the last stop was between boundaries */
+	bool started; /* nondet_ops.boundary has been called for boundary 0 */
 	bool pause; /* machine_run returns before the next entry; the caller clears it */
 	const struct device *accessed; /* by the guest at this boundary; else NULL */
 	bool dma;                      /* nondet_ops.watched is told of a device's write */
 	int watched_rc;                /* what it returned then, if that was an error ... */
 	struct err watched_err;        /* ... and why: devices cannot fail, machine_run can */
+
+	uint64_t faults_forgotten; /* vcpu.faults when KVM last forgot the guest's page tables */
 
 	/* Counters for the user, no part of the state. */
 	uint64_t rewritten_executed;
@@ -173,6 +176,10 @@ struct machine {
 int machine_create(struct machine **m, const struct machine_config *config,
 		   const struct guest_image *image, bool digests, struct err *err);
 void machine_destroy(struct machine *m);
+/* Give the machine a VM of its own again, in a process that fork() has made, where KVM refuses the parent's. In
+ * the parent memory_sync_dirty must have come before. The vCPU's state is not carried over: machine_restore must
+ * follow. After a failure only machine_destroy is allowed. */
+int machine_reopen(struct machine *m, struct err *err);
 
 /* Run until m->end or m->pause is set; may then be called again unless it ended. */
 int machine_run(struct machine *m, struct err *err);
@@ -223,5 +230,16 @@ struct machine_digest {
 int machine_digest(struct machine *m, struct machine_digest *digest, struct err *err);
 /* Visit everything but memory. */
 int machine_walk(struct machine *m, struct walker *w, struct err *err);
+/*
+ * Everything but memory and the counters, such that after machine_restore the machine runs on bit for bit. Only
+ * between calls of machine_run. -EBUSY: the guest is half-way through an instruction whose first part cannot
+ * be repeated (an access outside RAM in several parts); one boundary later it is not. The first eight bytes are
+ * the layout, equal for all machines that can restore each other's state.
+ */
+int machine_save(struct machine *m, struct buf *out, struct err *err);
+/* Memory must have been replaced before, and before that vcpu_abandon must have ended what would still write to
+ * it. Fails with -EINVAL if the bytes are no such state; the machine must then
+ * not be run before another restore. */
+int machine_restore(struct machine *m, const void *state, size_t len, struct err *err);
 
 #endif

@@ -17,7 +17,7 @@
 #define SLOTS_MAX (REGIONS_MAX + 2)
 #define HIGH_BASE (4ull << 30)
 
-/* RAM as the guest sees it: contiguous, one memfd. */
+/* RAM as the guest sees it: contiguous, one mapping. */
 struct region {
 	uint64_t gpa;
 	uint64_t size;
@@ -44,14 +44,24 @@ struct memory {
 	uint64_t watch;
 	uint64_t watch_size;
 
-	/* One bit a page: written since the last digest, by whom ever. */
-	uint64_t *dirty;
-	size_t dirty_words;
-	uint64_t *log; /* scratch for KVM_GET_DIRTY_LOG, as large as dirty */
+	/* One bit a page. Bits go from `log` to `written` to `ever` and every consumer, and are cleared only
+	 * when they have arrived there, so that a failure on the way loses none. */
+	size_t words;
+	uint64_t *log;	   /* scratch for KVM_GET_DIRTY_LOG */
+	uint64_t *written; /* since the last memory_sync_dirty, as far as known here */
+	uint64_t *ever;	   /* since all was zero, except `written` */
+	struct memory_dirty *consumers;
 
 	/* hash[page] is 0 for a page of zeros; their sum is the digest. */
+	struct memory_dirty *undigested;
 	uint64_t *hash;
 	uint64_t digest;
+};
+
+struct memory_dirty {
+	struct memory_dirty *next;
+	size_t words;
+	uint64_t bits[];
 };
 
 static struct region *find_region(const struct memory *mem, uint64_t gpa, uint64_t len)
@@ -65,27 +75,22 @@ static struct region *find_region(const struct memory *mem, uint64_t gpa, uint64
 	return NULL;
 }
 
+/*
+ * Private memory, so that fork() gives a child RAM of its own at once (snapshot/branch.c). Small pages: KVM logs
+ * writes and the kernel copies after a fork by the page, and a huge one would be split by either.
+ */
 static int region_map(struct region *r, struct err *err)
 {
-	int fd = memfd_create("guest-ram", MFD_CLOEXEC);
-	int rc = 0;
-
-	if (fd < 0)
-		return err_sys(err, errno, "cannot create a memory file for guest RAM");
-	if (ftruncate(fd, (off_t)r->size) < 0) {
-		rc = err_sys(err, errno, "cannot reserve %" PRIu64 " MiB of guest RAM; try a smaller --mem",
-			     r->size >> 20);
-		goto out;
-	}
-	r->hva = mmap(NULL, r->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	r->hva = mmap(NULL, r->size, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (r->hva == MAP_FAILED) {
 		r->hva = NULL;
-		rc = err_sys(err, errno, "cannot map %" PRIu64 " MiB of guest RAM; try a smaller --mem",
-			     r->size >> 20);
+		return err_sys(err, errno, "cannot map %" PRIu64 " MiB of guest RAM; try a smaller --mem",
+			       r->size >> 20);
 	}
-out:
-	close(fd);
-	return rc;
+	/* Advice: a kernel without huge pages refuses it. */
+	(void)madvise(r->hva, r->size, MADV_NOHUGEPAGE);
+	return 0;
 }
 
 static int slot_set(struct memory *mem, unsigned id, const struct slot *s, uint64_t size,
@@ -170,14 +175,18 @@ int memory_create(struct memory **out, int vm_fd, uint64_t size, bool track_dirt
 	if (track_dirty) {
 		uint64_t pages = size >> PAGE_SHIFT;
 
-		mem->dirty_words = (size_t)((pages + 63) / 64);
-		mem->dirty = calloc(mem->dirty_words, sizeof(*mem->dirty));
-		mem->log = calloc(mem->dirty_words + 1, sizeof(*mem->log));
+		mem->words = (size_t)((pages + 63) / 64);
+		mem->log = calloc(mem->words + 1, sizeof(*mem->log));
+		mem->written = calloc(mem->words, sizeof(*mem->written));
+		mem->ever = calloc(mem->words, sizeof(*mem->ever));
 		mem->hash = calloc((size_t)pages, sizeof(*mem->hash));
-		if (!mem->dirty || !mem->log || !mem->hash) {
+		if (!mem->log || !mem->written || !mem->ever || !mem->hash) {
 			rc = err_set(err, ENOMEM, "out of memory for the page table of guest RAM");
 			goto fail;
 		}
+		rc = memory_dirty_open(mem, &mem->undigested, err);
+		if (rc < 0)
+			goto fail;
 	}
 	for (unsigned i = 0; i < mem->regions; i++) {
 		rc = region_map(&mem->region[i], err);
@@ -203,8 +212,10 @@ void memory_destroy(struct memory *mem)
 	for (unsigned i = 0; i < mem->regions; i++)
 		if (mem->region[i].hva)
 			munmap(mem->region[i].hva, mem->region[i].size);
-	free(mem->dirty);
+	memory_dirty_close(mem, mem->undigested);
 	free(mem->log);
+	free(mem->written);
+	free(mem->ever);
 	free(mem->hash);
 	free(mem);
 }
@@ -221,6 +232,11 @@ const void *memory_at(const struct memory *mem, gpa_t gpa, uint64_t len)
 	return r ? r->hva + (gpa.v - r->gpa) : NULL;
 }
 
+static void set_bit(uint64_t *bits, uint64_t n)
+{
+	bits[n / 64] |= 1ull << (n % 64);
+}
+
 void *memory_at_dirty(struct memory *mem, gpa_t gpa, uint64_t len)
 {
 	const struct region *r = find_region(mem, gpa.v, len);
@@ -232,7 +248,7 @@ void *memory_at_dirty(struct memory *mem, gpa_t gpa, uint64_t len)
 		uint64_t last = r->first_page + ((gpa.v + len - 1 - r->gpa) >> PAGE_SHIFT);
 
 		for (uint64_t p = first; p <= last; p++)
-			mem->dirty[p / 64] |= 1ull << (p % 64);
+			set_bit(mem->written, p);
 	}
 	return r->hva + (gpa.v - r->gpa);
 }
@@ -257,7 +273,7 @@ int memory_write(struct memory *mem, gpa_t gpa, const void *data, uint64_t len)
 	return 0;
 }
 
-/* Move KVM's dirty log into mem->dirty. */
+/* Move KVM's dirty log into mem->written. */
 static int collect_dirty(struct memory *mem, struct err *err)
 {
 	if (mem->vm_fd < 0)
@@ -274,15 +290,56 @@ static int collect_dirty(struct memory *mem, struct err *err)
 		if (ioctl(mem->vm_fd, KVM_GET_DIRTY_LOG, &log) < 0)
 			return err_sys(err, errno, "cannot read KVM's dirty log");
 		for (size_t w = 0; w < words; w++) {
-			uint64_t bits = mem->log[w];
-
-			while (bits) {
-				uint64_t p = first + w * 64 + (uint64_t)__builtin_ctzll(bits);
-
-				mem->dirty[p / 64] |= 1ull << (p % 64);
-				bits &= bits - 1;
-			}
+			for (uint64_t bits = mem->log[w]; bits; bits &= bits - 1)
+				set_bit(mem->written,
+					first + w * 64 + (uint64_t)__builtin_ctzll(bits));
 		}
+	}
+	return 0;
+}
+
+int memory_dirty_open(struct memory *mem, struct memory_dirty **out, struct err *err)
+{
+	struct memory_dirty *d;
+
+	if (!mem->track_dirty)
+		return err_set(err, EINVAL, "this machine does not keep track of written memory");
+	d = malloc(sizeof(*d) + mem->words * sizeof(d->bits[0]));
+	if (!d)
+		return err_set(err, ENOMEM, "out of memory for the page table of guest RAM");
+	d->words = mem->words;
+	memcpy(d->bits, mem->ever, mem->words * sizeof(d->bits[0]));
+	d->next = mem->consumers;
+	mem->consumers = d;
+	*out = d;
+	return 0;
+}
+
+void memory_dirty_close(struct memory *mem, struct memory_dirty *d)
+{
+	struct memory_dirty **at = &mem->consumers;
+
+	if (!d)
+		return;
+	while (*at != d)
+		at = &(*at)->next;
+	*at = d->next;
+	free(d);
+}
+
+int memory_sync_dirty(struct memory *mem, struct err *err)
+{
+	int rc = collect_dirty(mem, err);
+
+	if (rc < 0)
+		return rc;
+	for (size_t w = 0; w < mem->words; w++) {
+		if (!mem->written[w])
+			continue;
+		mem->ever[w] |= mem->written[w];
+		for (struct memory_dirty *d = mem->consumers; d; d = d->next)
+			d->bits[w] |= mem->written[w];
+		mem->written[w] = 0;
 	}
 	return 0;
 }
@@ -290,15 +347,37 @@ static int collect_dirty(struct memory *mem, struct err *err)
 int memory_page_written(struct memory *mem, gpa_t gpa, bool *written, struct err *err)
 {
 	const struct region *r = find_region(mem, gpa.v, 1);
-	int rc = collect_dirty(mem, err);
+	int rc = memory_sync_dirty(mem, err);
 	uint64_t page;
 
 	*written = false;
 	if (rc < 0 || !r)
 		return rc;
 	page = r->first_page + ((gpa.v - r->gpa) >> PAGE_SHIFT);
-	*written = mem->dirty[page / 64] >> (page % 64) & 1;
+	*written = memory_dirty_has(mem->undigested, page);
 	return 0;
+}
+
+bool memory_dirty_next(const struct memory_dirty *d, uint64_t *page)
+{
+	size_t w = (size_t)(*page / 64);
+	uint64_t bits;
+
+	if (w >= d->words)
+		return false;
+	bits = d->bits[w] & ~0ull << (*page % 64);
+	while (!bits) {
+		if (++w == d->words)
+			return false;
+		bits = d->bits[w];
+	}
+	*page = w * 64 + (uint64_t)__builtin_ctzll(bits);
+	return true;
+}
+
+void memory_dirty_clear(struct memory_dirty *d)
+{
+	memset(d->bits, 0, d->words * sizeof(d->bits[0]));
 }
 
 static uint8_t *page_hva(const struct memory *mem, uint64_t page)
@@ -310,34 +389,60 @@ static uint8_t *page_hva(const struct memory *mem, uint64_t page)
 	return r->hva + ((page - r->first_page) << PAGE_SHIFT);
 }
 
-static bool page_is_zero(const uint8_t *p)
+uint64_t memory_pages(const struct memory *mem)
+{
+	return mem->size >> PAGE_SHIFT;
+}
+
+const uint8_t *memory_page(const struct memory *mem, uint64_t page)
+{
+	return page_hva(mem, page);
+}
+
+void memory_page_put(struct memory *mem, uint64_t page, const uint8_t *data)
+{
+	set_bit(mem->ever, page);
+	for (struct memory_dirty *d = mem->consumers; d; d = d->next)
+		set_bit(d->bits, page);
+	memcpy(page_hva(mem, page), data, PAGE_SIZE);
+}
+
+gpa_t memory_page_gpa(uint64_t page)
+{
+	uint64_t gpa = page << PAGE_SHIFT;
+
+	return GPA(gpa < MEMORY_LOW_MAX ? gpa : gpa - MEMORY_LOW_MAX + HIGH_BASE);
+}
+
+uint64_t memory_page_number(gpa_t gpa)
+{
+	if (gpa.v < MEMORY_LOW_MAX)
+		return gpa.v >> PAGE_SHIFT;
+	return gpa.v < HIGH_BASE ? UINT64_MAX : (gpa.v - HIGH_BASE + MEMORY_LOW_MAX) >> PAGE_SHIFT;
+}
+
+bool memory_page_is_zero(const uint8_t *p)
 {
 	return p[0] == 0 && memcmp(p, p + 1, PAGE_SIZE - 1) == 0;
 }
 
 int memory_digest(struct memory *mem, uint64_t *digest, struct err *err)
 {
-	int rc = collect_dirty(mem, err);
+	int rc = memory_sync_dirty(mem, err);
 
 	if (rc < 0)
 		return rc;
-	for (size_t w = 0; w < mem->dirty_words; w++) {
-		uint64_t bits = mem->dirty[w];
+	for (uint64_t page = 0; memory_dirty_next(mem->undigested, &page); page++) {
+		const uint8_t *p = page_hva(mem, page);
+		uint64_t hash = 0;
 
-		mem->dirty[w] = 0;
-		while (bits) {
-			uint64_t page = w * 64 + (uint64_t)__builtin_ctzll(bits);
-			const uint8_t *p = page_hva(mem, page);
-			uint64_t hash = 0;
-
-			/* Seeded by its number, so that two pages that change places are seen. */
-			if (!page_is_zero(p))
-				hash = XXH3_64bits_withSeed(p, PAGE_SIZE, page + 1);
-			mem->digest += hash - mem->hash[page];
-			mem->hash[page] = hash;
-			bits &= bits - 1;
-		}
+		/* Seeded by its number, so that two pages that change places are seen. */
+		if (!memory_page_is_zero(p))
+			hash = XXH3_64bits_withSeed(p, PAGE_SIZE, page + 1);
+		mem->digest += hash - mem->hash[page];
+		mem->hash[page] = hash;
 	}
+	memory_dirty_clear(mem->undigested);
 	*digest = mem->digest;
 	return 0;
 }
@@ -415,4 +520,35 @@ bool memory_watched_store(struct memory *mem, gpa_t gpa, const void *data, unsig
 	memcpy(old, p, len);
 	memcpy(p, data, len);
 	return true;
+}
+
+bool memory_dirty_has(const struct memory_dirty *d, uint64_t page)
+{
+	return d->bits[page / 64] >> (page % 64) & 1;
+}
+
+/* Any slot will do: KVM drops all shadow pages when one goes away (x86, kvm_arch_flush_shadow_memslot). This
+ * one lies where RAM never is, shows RAM that exists, and is gone before the guest runs. */
+int memory_drop_shadow(struct memory *mem, struct err *err)
+{
+	struct kvm_userspace_memory_region kr = {
+		.slot = SLOTS_MAX,
+		.guest_phys_addr = MEMORY_LOW_MAX,
+		.memory_size = PAGE_SIZE,
+		.userspace_addr = (uint64_t)(uintptr_t)mem->region[0].hva,
+	};
+
+	if (ioctl(mem->vm_fd, KVM_SET_USER_MEMORY_REGION, &kr) == 0) {
+		kr.memory_size = 0;
+		if (ioctl(mem->vm_fd, KVM_SET_USER_MEMORY_REGION, &kr) == 0)
+			return 0;
+	}
+	return err_sys(err, errno, "KVM refuses to forget the guest's page tables");
+}
+
+int memory_move(struct memory *mem, int vm_fd, struct err *err)
+{
+	mem->vm_fd = vm_fd;
+	mem->slots = 0;
+	return slots_apply(mem, err);
 }

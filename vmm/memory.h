@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Guest RAM: one memfd per slot, mapped into this process and given to KVM. Dirty pages are KVM's
- * dirty log or'ed with our own writes. The digest of memory is kept incrementally: the sum of one
- * hash per page, so its cost is proportional to what was written since the last one.
+ * Guest RAM: private memory of this process, one mapping per slot, given to KVM. Dirty pages are KVM's dirty
+ * log or'ed with our own writes; each of those who want to know of them has a list of his own. The digest
+ * of memory is kept incrementally: the sum of one hash per page, so its cost is proportional to what was
+ * written since the last one.
  */
 #ifndef VMM_MEMORY_H
 #define VMM_MEMORY_H
@@ -16,7 +17,7 @@ struct memory;
 #define MEMORY_MAX (64ull << 30)
 
 /* size: bytes, a multiple of PAGE_SIZE within MEMORY_MIN..MEMORY_MAX. vm_fd may be -1: RAM without
- * a VM, for loaders' tests. track_dirty: needed for memory_digest. */
+ * a VM, for loaders' tests. track_dirty: needed for memory_digest and memory_dirty_open. */
 int memory_create(struct memory **mem, int vm_fd, uint64_t size, bool track_dirty, struct err *err);
 void memory_destroy(struct memory *mem);
 uint64_t memory_size(const struct memory *mem);
@@ -36,6 +37,40 @@ int memory_digest(struct memory *mem, uint64_t *digest, struct err *err);
 int memory_page_written(struct memory *mem, gpa_t gpa, bool *written, struct err *err);
 /* Compare two memories of equal size byte by byte. Returns true and the first differing address. */
 bool memory_first_difference(const struct memory *a, const struct memory *b, gpa_t *where);
+
+/*
+ * Pages by number: 0 to memory_pages - 1, in the order of their addresses, without the hole below 4 GiB.
+ */
+uint64_t memory_pages(const struct memory *mem);
+gpa_t memory_page_gpa(uint64_t page);
+/* UINT64_MAX: in the hole. There may be less RAM than that. */
+uint64_t memory_page_number(gpa_t gpa);
+/* Its PAGE_SIZE bytes, for reading. */
+const uint8_t *memory_page(const struct memory *mem, uint64_t page);
+/* Replace it by data. Consumers of dirty pages know of it at once. */
+void memory_page_put(struct memory *mem, uint64_t page, const uint8_t *data);
+bool memory_page_is_zero(const uint8_t *page);
+
+/*
+ * Which pages were written since the last memory_dirty_clear of this consumer, by whom ever. At first: all
+ * that were written since RAM was zero.
+ */
+struct memory_dirty;
+int memory_dirty_open(struct memory *mem, struct memory_dirty **d, struct err *err);
+void memory_dirty_close(struct memory *mem, struct memory_dirty *d);
+/* Let every consumer know of all that was written up to now. */
+int memory_sync_dirty(struct memory *mem, struct err *err);
+/* The first dirty page at or after *page. */
+bool memory_dirty_next(const struct memory_dirty *d, uint64_t *page);
+bool memory_dirty_has(const struct memory_dirty *d, uint64_t page);
+/* Forget what this consumer was told up to the last memory_sync_dirty; for when it has been dealt with. */
+void memory_dirty_clear(struct memory_dirty *d);
+
+/* Make KVM forget what it derived from the guest's page tables, where it does not notice that the VMM
+ * replaced them (caps.table_flush). */
+int memory_drop_shadow(struct memory *mem, struct err *err);
+/* Give this RAM to another VM, which has none yet: in a child process, whose RAM is a copy. */
+int memory_move(struct memory *mem, int vm_fd, struct err *err);
 
 /*
  * Write watch over the pages that hold [gpa, gpa+len): guest stores there come back as

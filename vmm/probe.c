@@ -167,6 +167,7 @@ static void probe_strategies(struct probe_guest *g, struct host_caps *caps, bool
 	probe_sync_regs(g, caps);
 	probe_ro_slot(g, caps, 0);
 	probe_dirty_log(g, caps);
+	probe_table_flush(g, caps);
 }
 
 static void probe_rest(struct probe_guest *g, struct host_caps *caps)
@@ -291,6 +292,19 @@ const char *bp_mechanism_name(enum bp_mechanism mechanism)
 	case BP_HLT:
 		return "hlt";
 	case BP_NONE:
+		break;
+	}
+	return "none";
+}
+
+const char *table_flush_name(enum table_flush flush)
+{
+	switch (flush) {
+	case TABLES_BY_SREGS:
+		return "system registers";
+	case TABLES_BY_SLOT:
+		return "memory slot";
+	case TABLES_STALE:
 		break;
 	}
 	return "none";

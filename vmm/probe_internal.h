@@ -33,6 +33,7 @@
 #define GUEST_STACK0 0xcff0u
 #define GUEST_STACK3 0xeff0u
 #define GUEST_DATA 0xf000u
+#define GUEST_PT 0x4000u /* its entry n maps page n */
 #define GUEST_RAM_SIZE 0x10000u
 #define GUEST_RO 0x100000u
 #define GUEST_LOGGED 0x110000u
@@ -167,6 +168,7 @@ void probe_gaps(struct probe_guest *g, struct host_caps *caps);
 void probe_ro_slot(struct probe_guest *g, struct host_caps *caps, unsigned cpl);
 void probe_mprotect(struct probe_guest *g, struct host_caps *caps, unsigned cpl);
 void probe_dirty_log(struct probe_guest *g, struct host_caps *caps);
+void probe_table_flush(struct probe_guest *g, struct host_caps *caps);
 void probe_dirty_ring(int kvm_fd, struct host_caps *caps);
 
 #endif

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #define STORED 0x1122334455667788ull
+#define CR0_WP 0x10000ull
 
 /* MOV [address], RBX: eight bytes long. */
 static void put_store(struct snippet *s, uint64_t address)
@@ -126,6 +127,73 @@ void probe_dirty_log(struct probe_guest *g, struct host_caps *caps)
 	caps->dirty_log = write_pages(g, 0, 0) && log_says(g, 0) && write_pages(g, 0, 0x22) &&
 			  log_says(g, 0x22) && write_pages(g, 3, 0x04) && log_says(g, 0x04) &&
 			  log_says(g, 0) && write_pages(g, 0, 0x02) && log_says(g, 0x02);
+}
+
+/* Snippets are shorter than a page. */
+#define OTHER_DATA (GUEST_CODE0 + (uint32_t)PAGE_SIZE)
+
+static bool flush_tables(struct probe_guest *g, enum table_flush how)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = GUEST_LOGGED_SLOT + 1,
+		.guest_phys_addr = 2 * GUEST_LOGGED,
+		.memory_size = PAGE_SIZE,
+		.userspace_addr = (uintptr_t)g->ro,
+	};
+	struct kvm_sregs sregs;
+
+	if (how == TABLES_BY_SLOT) {
+		if (ioctl(g->vm, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+			return false;
+		slot.memory_size = 0;
+		return ioctl(g->vm, KVM_SET_USER_MEMORY_REGION, &slot) == 0;
+	}
+	if (ioctl(g->vcpu, KVM_GET_SREGS, &sregs) < 0)
+		return false;
+	sregs.cr0 ^= CR0_WP;
+	if (ioctl(g->vcpu, KVM_SET_SREGS, &sregs) < 0)
+		return false;
+	sregs.cr0 ^= CR0_WP;
+	return ioctl(g->vcpu, KVM_SET_SREGS, &sregs) == 0;
+}
+
+/* At CPL3, where the CPU and not an emulator walks the tables on every host: load, let the entry point
+ * to another page, load again. */
+static bool flush_works(struct probe_guest *g, enum table_flush how)
+{
+	const struct probe_start start = {.cpl = 3};
+	uint8_t *entry = g->ram + GUEST_PT + GUEST_DATA / PAGE_SIZE * 8;
+	struct snippet code = {0};
+	struct kvm_regs regs;
+	uint64_t old, other;
+	bool works;
+
+	for (int i = 0; i < 2; i++) {
+		EMIT(&code, 0x48, 0x8b, 0x04); /* mov rax, [GUEST_DATA] */
+		snippet_put_imm32(&code, 0x25, GUEST_DATA);
+		snippet_put_done(&code);
+	}
+	if (!probe_start(g, &code, &start))
+		return false;
+	memcpy(g->ram + GUEST_DATA, &(uint64_t){STORED}, 8);
+	memcpy(g->ram + OTHER_DATA, &(uint64_t){~STORED}, 8);
+	if (!probe_run_done(g, &regs) || regs.rax != STORED)
+		return false;
+	old = load(entry);
+	other = old - GUEST_DATA + OTHER_DATA;
+	memcpy(entry, &other, sizeof(other));
+	works = flush_tables(g, how) && probe_run_done(g, &regs) && regs.rax == ~STORED;
+	memcpy(entry, &old, sizeof(old));
+	/* What KVM has made of the tables is not what they say any more. */
+	g->broken = true;
+	return works;
+}
+
+void probe_table_flush(struct probe_guest *g, struct host_caps *caps)
+{
+	caps->table_flush = flush_works(g, TABLES_BY_SREGS)  ? TABLES_BY_SREGS
+			    : flush_works(g, TABLES_BY_SLOT) ? TABLES_BY_SLOT
+							     : TABLES_STALE;
 }
 
 void probe_dirty_ring(int kvm_fd, struct host_caps *caps)

@@ -27,41 +27,13 @@
 /* Page-fault error code: user mode, instruction fetch (SDM 3A 4.7). */
 #define PF_USER_FETCH 0x14u
 
-/* Find the statistic by name: its place differs between kernels (Documentation/virt/kvm/api.rst,
- * KVM_GET_STATS_FD). Leaves stats_fd at -1 if there is none. */
-static void open_clock(struct vcpu *v)
-{
-	struct kvm_stats_header header;
-	int fd = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
-
-	if (fd < 0)
-		return;
-	if (pread(fd, &header, sizeof(header), 0) != sizeof(header) || header.name_size > 256)
-		goto none;
-	for (uint32_t i = 0; i < header.num_desc; i++) {
-		size_t size = sizeof(struct kvm_stats_desc) + header.name_size;
-		_Alignas(struct kvm_stats_desc) char raw[sizeof(struct kvm_stats_desc) + 257] = {0};
-		const struct kvm_stats_desc *desc = (const void *)raw;
-
-		if (pread(fd, raw, size, (off_t)(header.desc_offset + i * size)) != (ssize_t)size)
-			goto none;
-		if (strcmp(desc->name, "insn_emulation") == 0) {
-			v->stats_fd = fd;
-			v->clock_offset = header.data_offset + desc->offset;
-			return;
-		}
-	}
-none:
-	close(fd);
-}
-
 int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *caps,
 		struct memory *mem, uint64_t xfeatures, struct err *err)
 {
 	int size = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	int rc;
 
-	*v = (struct vcpu){.fd = -1, .stats_fd = -1, .caps = caps, .mem = mem,
+	*v = (struct vcpu){.fd = -1, .clock.fd = -1, .faults.fd = -1, .caps = caps, .mem = mem,
 			    .xfeatures = xfeatures};
 	if (size < (int)sizeof(struct kvm_run))
 		return err_sys(err, errno, "KVM gives no size for its run area");
@@ -80,7 +52,8 @@ int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *c
 	if (rc < 0)
 		goto fail;
 	if (caps->has_stats_fd)
-		open_clock(v);
+		v->clock = kvm_stat_open(v->fd, "insn_emulation");
+	v->faults = kvm_stat_open(v->fd, "pf_taken");
 	return 0;
 fail:
 	vcpu_destroy(v);
@@ -91,12 +64,12 @@ void vcpu_destroy(struct vcpu *v)
 {
 	if (v->run)
 		munmap(v->run, v->run_size);
-	if (v->stats_fd >= 0)
-		close(v->stats_fd);
+	kvm_stat_close(&v->clock);
+	kvm_stat_close(&v->faults);
 	if (v->fd >= 0)
 		close(v->fd);
 	assist_exec_destroy(v->exec);
-	*v = (struct vcpu){.fd = -1, .stats_fd = -1};
+	*v = (struct vcpu){.fd = -1, .clock.fd = -1, .faults.fd = -1};
 }
 
 void vcpu_kick(struct vcpu *v)
@@ -109,8 +82,7 @@ uint64_t vcpu_clock(const struct vcpu *v)
 {
 	uint64_t count = 0;
 
-	if (v->stats_fd < 0 ||
-	    pread(v->stats_fd, &count, sizeof(count), (off_t)v->clock_offset) != sizeof(count))
+	if (!kvm_stat_read(&v->clock, &count))
 		return 0;
 	return count + v->uncounted;
 }
@@ -291,6 +263,20 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
 }
 
+void vcpu_after_sync(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+
+	v->sregs_synced = (run->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
+	if (!v->sregs_synced)
+		return;
+	/* KVM sets bits here and never clears them (x86.c, __get_sregs): an interrupt that was delivered long ago
+	 * would be queued again by the next KVM_SET_SREGS. */
+	memset(run->s.regs.sregs.interrupt_bitmap, 0, sizeof(run->s.regs.sregs.interrupt_bitmap));
+	if (!v->caps->syscall_works)
+		update_syscall_repair(v);
+}
+
 /* One KVM_RUN. Returns 1 if an exit came, 0 on a kick. */
 static int enter(struct vcpu *v, struct err *err)
 {
@@ -321,14 +307,7 @@ static int enter(struct vcpu *v, struct err *err)
 		v->free_ns += now_ns() - began;
 	errno = saved_errno;
 	v->completion_pending = false;
-	v->sregs_synced = (run->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
-	if (v->sregs_synced) {
-		/* KVM sets bits here and never clears them (x86.c, __get_sregs): an interrupt that was
-		 * delivered long ago would be queued again by the next KVM_SET_SREGS. */
-		memset(run->s.regs.sregs.interrupt_bitmap, 0,
-		       sizeof(run->s.regs.sregs.interrupt_bitmap));
-		update_syscall_repair(v);
-	}
+	vcpu_after_sync(v);
 	if (rc < 0 && errno != EINTR && errno != EAGAIN) {
 		if (errno == EFAULT)
 			return err_set(err, EFAULT,

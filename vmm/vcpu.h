@@ -11,6 +11,7 @@
 #include "vmm/caps.h"
 #include "vmm/cpuid.h"
 #include "vmm/memory.h"
+#include "vmm/stat.h"
 #include "vmm/walk.h"
 
 #include <linux/kvm.h>
@@ -21,8 +22,8 @@
 struct vcpu {
 	/* Set once. */
 	int fd;
-	int stats_fd;          /* -1 if none */
-	uint64_t clock_offset; /* of insn_emulation in stats_fd */
+	struct kvm_stat clock;  /* insn_emulation */
+	struct kvm_stat faults; /* pf_taken: page faults that KVM has resolved from the guest's tables */
 	uint64_t uncounted;    /* instructions made in user space that it does not count */
 	struct kvm_run *run;
 	size_t run_size;
@@ -88,6 +89,10 @@ void vcpu_destroy(struct vcpu *v);
 int vcpu_run(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *stop, struct err *err);
 /* Let a pending IN, MMIO or MSR access take effect without executing anything further. */
 int vcpu_complete(struct vcpu *v, struct err *err);
+/* Bring an access in progress to an end, with whatever data: before all of the state is replaced. */
+int vcpu_abandon(struct vcpu *v, struct err *err);
+/* KVM has filled the parts of the run area that it was asked for. */
+void vcpu_after_sync(struct vcpu *v);
 /* Make a running or about-to-run vcpu_run come back with VCPU_KICK; async-signal-safe. */
 void vcpu_kick(struct vcpu *v);
 
@@ -131,7 +136,8 @@ uint64_t vcpu_clock(const struct vcpu *v);
 /* Privilege level 0-3 (from SS.DPL). */
 int vcpu_cpl(const struct vcpu *v, struct err *err);
 
-/* Visit registers, system registers, x87/SSE/AVX, MSRs, debug registers and pending events. */
+/* Visit registers, system registers, x87/SSE/AVX, MSRs, debug registers and pending events. Before a RESTORE
+ * nothing may be in progress (vcpu_abandon). */
 int vcpu_walk(struct vcpu *v, struct walker *w, struct err *err);
 
 #endif

@@ -23,6 +23,7 @@
 
 /* RFLAGS.RF: set or clear by the way the host came out, not by the guest (SDM 3B 18.3.1.1). */
 #define RFLAGS_RF (1ull << 16)
+#define CR0_WP (1ull << 16)
 
 static const struct {
 	uint32_t index;
@@ -173,27 +174,44 @@ static void walk_events(struct walker *w, struct kvm_vcpu_events *e)
 	walk_u8(w, "interrupt.shadow", &e->interrupt.shadow);
 }
 
-static int fetch(struct vcpu *v, struct kvm_sregs *sregs, struct kvm_xsave *xsave,
-		 struct msr_block *msrs, struct kvm_vcpu_events *events,
-		 struct kvm_debugregs *debug, struct err *err)
+/* All of the vCPU as KVM gives it. */
+struct vcpu_image {
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	struct msr_block msrs;
+	struct kvm_vcpu_events events;
+	struct kvm_debugregs debug;
+	uint64_t xcr0;
+	struct kvm_xsave xsave; /* may have more behind it: not here */
+};
+
+static int fetch(struct vcpu *v, struct vcpu_image *i, struct err *err)
 {
-	if (ioctl(v->fd, KVM_GET_SREGS, sregs) < 0 || ioctl(v->fd, KVM_GET_XSAVE, xsave) < 0 ||
-	    ioctl(v->fd, KVM_GET_VCPU_EVENTS, events) < 0 ||
-	    ioctl(v->fd, KVM_GET_DEBUGREGS, debug) < 0)
+	int rc = vcpu_get_xcr0(v, &i->xcr0, err);
+
+	if (rc < 0)
+		return rc;
+	i->regs = *vcpu_regs(v);
+	if (ioctl(v->fd, KVM_GET_SREGS, &i->sregs) < 0 ||
+	    ioctl(v->fd, KVM_GET_XSAVE, &i->xsave) < 0 ||
+	    ioctl(v->fd, KVM_GET_VCPU_EVENTS, &i->events) < 0 ||
+	    ioctl(v->fd, KVM_GET_DEBUGREGS, &i->debug) < 0)
 		return err_sys(err, errno, "cannot read the virtual CPU's state");
-	msrs->nmsrs = ARRAY_SIZE(state_msrs);
-	for (size_t i = 0; i < ARRAY_SIZE(state_msrs); i++)
-		msrs->entry[i] = (struct kvm_msr_entry){.index = state_msrs[i].index};
-	if (ioctl(v->fd, KVM_GET_MSRS, msrs) != (int)ARRAY_SIZE(state_msrs))
+	i->msrs.nmsrs = ARRAY_SIZE(state_msrs);
+	for (size_t n = 0; n < ARRAY_SIZE(state_msrs); n++)
+		i->msrs.entry[n] = (struct kvm_msr_entry){.index = state_msrs[n].index};
+	if (ioctl(v->fd, KVM_GET_MSRS, &i->msrs) != (int)ARRAY_SIZE(state_msrs))
 		return err_sys(err, errno, "cannot read the virtual CPU's MSRs");
+	/* The events below say it too, and better. */
+	memset(i->sregs.interrupt_bitmap, 0, sizeof(i->sregs.interrupt_bitmap));
 	/* An event that is not there leaves its number behind; drop it. */
-	if (!events->exception.injected) {
-		events->exception.nr = 0;
-		events->exception.has_error_code = 0;
-		events->exception.error_code = 0;
+	if (!i->events.exception.injected) {
+		i->events.exception.nr = 0;
+		i->events.exception.has_error_code = 0;
+		i->events.exception.error_code = 0;
 	}
-	if (!events->interrupt.injected)
-		events->interrupt.nr = 0;
+	if (!i->events.interrupt.injected)
+		i->events.interrupt.nr = 0;
 	return 0;
 }
 
@@ -206,61 +224,124 @@ static int put_xcr0(struct vcpu *v, uint64_t xcr0, struct err *err)
 	return 0;
 }
 
-static int put(struct vcpu *v, struct kvm_regs *regs, struct kvm_sregs *sregs,
-	       struct kvm_xsave *xsave, struct msr_block *msrs, struct kvm_vcpu_events *events,
-	       struct kvm_debugregs *debug, struct err *err)
+/* Bring the run area in line with what KVM_SET_* have changed behind it, without executing anything. */
+static int refresh(struct vcpu *v, struct err *err)
 {
-	/* Order: registers drop pending exceptions, so events come last (x86.c, __set_regs). */
-	events->flags = KVM_VCPUEVENT_VALID_SHADOW;
-	if (ioctl(v->fd, KVM_SET_SREGS, sregs) < 0 || ioctl(v->fd, KVM_SET_REGS, regs) < 0 ||
-	    ioctl(v->fd, KVM_SET_XSAVE, xsave) < 0 || ioctl(v->fd, KVM_SET_DEBUGREGS, debug) < 0 ||
-	    ioctl(v->fd, KVM_SET_MSRS, msrs) != (int)ARRAY_SIZE(state_msrs) ||
-	    ioctl(v->fd, KVM_SET_VCPU_EVENTS, events) < 0)
-		return err_sys(err, errno, "cannot set the virtual CPU's state");
-	v->run->s.regs.regs = *regs;
+	int rc;
+
+	v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+	v->run->kvm_dirty_regs = 0;
+	v->run->immediate_exit = 1;
+	rc = ioctl(v->fd, KVM_RUN, 0);
+	v->run->immediate_exit = v->kicked ? 1 : 0;
+	if (rc == 0 || errno != EINTR)
+		return err_sys(err, rc == 0 ? EIO : errno, "KVM does not take the virtual CPU's state");
 	v->regs_dirty = false;
 	v->completion_pending = false;
 	v->exit_stashed = false;
-	v->sregs_synced = false;
 	v->armed_stale = true;
-	v->event_queued = events->interrupt.injected || events->exception.injected;
-	v->event_vector = events->interrupt.injected ? events->interrupt.nr : events->exception.nr;
+	vcpu_after_sync(v);
 	return 0;
+}
+
+static int put(struct vcpu *v, struct vcpu_image *i, struct err *err)
+{
+	struct kvm_sregs other = i->sregs;
+	int rc;
+
+	/* Order: registers drop pending exceptions, so events come last (x86.c, __set_regs). */
+	i->events.flags = KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_NMI_PENDING;
+	/* Only a change makes KVM look at page tables anew (x86.c, __set_sregs_common). */
+	other.cr0 ^= CR0_WP;
+	if ((v->caps->table_flush == TABLES_BY_SREGS && ioctl(v->fd, KVM_SET_SREGS, &other) < 0) ||
+	    ioctl(v->fd, KVM_SET_SREGS, &i->sregs) < 0 || ioctl(v->fd, KVM_SET_REGS, &i->regs) < 0)
+		return err_sys(err, errno, "cannot set the virtual CPU's registers");
+	/* Components that XCR0 does not have would be refused. */
+	rc = put_xcr0(v, i->xcr0, err);
+	if (rc < 0)
+		return rc;
+	if (ioctl(v->fd, KVM_SET_XSAVE, &i->xsave) < 0 ||
+	    ioctl(v->fd, KVM_SET_DEBUGREGS, &i->debug) < 0 ||
+	    ioctl(v->fd, KVM_SET_MSRS, &i->msrs) != (int)ARRAY_SIZE(state_msrs) ||
+	    ioctl(v->fd, KVM_SET_VCPU_EVENTS, &i->events) < 0)
+		return err_sys(err, errno, "cannot set the virtual CPU's state");
+	v->event_queued = i->events.interrupt.injected || i->events.exception.injected;
+	v->event_vector = i->events.interrupt.injected ? i->events.interrupt.nr
+						       : i->events.exception.nr;
+	return refresh(v, err);
+}
+
+/* The form that is the same on every host: what digests and comparisons see. */
+static void walk_comparable(struct walker *w, struct vcpu_image *i, const struct xsave_layout *layout)
+{
+	i->regs.rflags &= ~RFLAGS_RF;
+	walk_general(w, &i->regs);
+	walk_system(w, &i->sregs);
+	walk_u64(w, "xcr0", &i->xcr0);
+	walk_fpu(w, (uint8_t *)&i->xsave, layout);
+	for (size_t n = 0; n < ARRAY_SIZE(state_msrs); n++)
+		walk_u64(w, state_msrs[n].name, (uint64_t *)&i->msrs.entry[n].data);
+	walk_events(w, &i->events);
+	for (int n = 0; n < 4; n++)
+		walk_u64(w, "db", (uint64_t *)&i->debug.db[n]);
+	walk_u64(w, "dr7", (uint64_t *)&i->debug.dr7);
+}
+
+static void walk_exact(struct walker *w, struct vcpu_image *i)
+{
+	walk_bytes(w, "regs", &i->regs, sizeof(i->regs));
+	walk_bytes(w, "sregs", &i->sregs, sizeof(i->sregs));
+	walk_u64(w, "xcr0", &i->xcr0);
+	walk_bytes(w, "xsave", &i->xsave, sizeof(i->xsave));
+	for (size_t n = 0; n < ARRAY_SIZE(state_msrs); n++)
+		walk_u64(w, state_msrs[n].name, (uint64_t *)&i->msrs.entry[n].data);
+	walk_bytes(w, "events", &i->events, sizeof(i->events));
+	walk_bytes(w, "debug", &i->debug, sizeof(i->debug));
 }
 
 int vcpu_walk(struct vcpu *v, struct walker *w, struct err *err)
 {
-	struct kvm_regs regs = *vcpu_regs(v);
-	struct kvm_sregs sregs;
-	struct kvm_vcpu_events events;
-	struct kvm_debugregs debug;
-	struct kvm_xsave xsave;
-	struct msr_block msrs;
-	uint64_t xcr0;
-	int rc = fetch(v, &sregs, &xsave, &msrs, &events, &debug, err);
+	struct vcpu_image image = {0};
+	int rc = 0;
 
-	if (rc == 0)
-		rc = vcpu_get_xcr0(v, &xcr0, err);
+	/* An exact image has everything; over any other, what it lacks stays as it is. */
+	if (w->op == WALK_RESTORE && w->exact) {
+		image.msrs.nmsrs = ARRAY_SIZE(state_msrs);
+		for (size_t n = 0; n < ARRAY_SIZE(state_msrs); n++)
+			image.msrs.entry[n].index = state_msrs[n].index;
+	} else {
+		rc = fetch(v, &image, err);
+	}
 	if (rc < 0)
 		return rc;
-	regs.rflags &= ~RFLAGS_RF;
 	walk_component(w, "vcpu0");
-	walk_general(w, &regs);
-	walk_system(w, &sregs);
-	walk_u64(w, "xcr0", &xcr0);
-	walk_fpu(w, (uint8_t *)&xsave, &v->layout);
-	for (size_t i = 0; i < ARRAY_SIZE(state_msrs); i++)
-		walk_u64(w, state_msrs[i].name, (uint64_t *)&msrs.entry[i].data);
-	walk_events(w, &events);
-	for (int i = 0; i < 4; i++)
-		walk_u64(w, "db", (uint64_t *)&debug.db[i]);
-	walk_u64(w, "dr7", (uint64_t *)&debug.dr7);
-	if (w->op == WALK_RESTORE) {
-		if (walker_failed(w))
-			return err_set(err, EINVAL, "the saved state of the virtual CPU is cut short");
-		rc = put_xcr0(v, xcr0, err);
-		return rc < 0 ? rc
-			      : put(v, &regs, &sregs, &xsave, &msrs, &events, &debug, err);
+	if (w->exact) {
+		walk_exact(w, &image);
+		walk_bool(w, "pf_judged", &v->pf_judged);
+	} else {
+		walk_comparable(w, &image, &v->layout);
 	}
-	return 0;
+	if (w->op != WALK_RESTORE)
+		return 0;
+	if (walker_failed(w))
+		return err_set(err, EINVAL, "the saved state is damaged, or of another version of hindsight");
+	return put(v, &image, err);
+}
+
+/* What a saved state has no word for ends in a few fragments: an access of two pages, one of 64 bytes in eights. */
+#define ABANDON_MAX 64
+
+int vcpu_abandon(struct vcpu *v, struct err *err)
+{
+	int rc = vcpu_complete(v, err);
+
+	for (unsigned i = 0; rc == 0 && v->exit_stashed; i++) {
+		if (i == ABANDON_MAX)
+			return err_set(err, EIO, "the guest's access at 0x%llx does not come to an end",
+				       vcpu_regs(v)->rip);
+		v->exit_stashed = false;
+		v->completion_pending = true;
+		rc = vcpu_complete(v, err);
+	}
+	return rc;
 }

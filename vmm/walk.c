@@ -47,6 +47,11 @@ bool walker_failed(const struct walker *w)
 	return w->out.failed || w->in.failed;
 }
 
+void walk_refuse(struct walker *w)
+{
+	w->in.failed = true;
+}
+
 void walk_component(struct walker *w, const char *name)
 {
 	snprintf(w->prefix, sizeof(w->prefix), "%s", name);
@@ -69,15 +74,22 @@ static void note_difference(struct walker *w, const char *name, const uint8_t *n
 	memcpy(w->diff_then, then + at, w->diff_len);
 }
 
+static void note_layout(struct walker *w, const char *name, size_t n)
+{
+	w->layout = XXH3_64bits_withSeed(name, strlen(name), w->layout ^ n);
+}
+
 void walk_bytes(struct walker *w, const char *name, void *p, size_t n)
 {
 	const uint8_t *then;
 
 	switch (w->op) {
 	case WALK_SAVE:
+		note_layout(w, name, n);
 		buf_put(&w->out, p, n);
 		break;
 	case WALK_RESTORE:
+		note_layout(w, name, n);
 		reader_get(&w->in, p, n);
 		break;
 	case WALK_COMPARE:

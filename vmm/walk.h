@@ -23,6 +23,12 @@ enum walk_op {
 
 struct walker {
 	enum walk_op op;
+	/* Of SAVE and RESTORE: with all that the host itself keeps, so that the machine runs on as if nothing had
+	 * been; not in the form that compares equal on every host. */
+	bool exact;
+	/* Hash of the names and sizes of the fields visited by SAVE and RESTORE: what was saved can be restored
+	 * only where this is the same. */
+	uint64_t layout;
 	struct buf out;
 	struct reader in;
 	XXH3_state_t *hash;
@@ -43,6 +49,9 @@ void walker_fini(struct walker *w);
 uint64_t walker_digest(const struct walker *w);
 /* True if a read or an allocation failed; what was restored is then not to be used. */
 bool walker_failed(const struct walker *w);
+
+/* WALK_RESTORE met a value that no machine can have: what was restored is not to be used. */
+void walk_refuse(struct walker *w);
 
 /* Fields that follow belong to this component. */
 void walk_component(struct walker *w, const char *name);

@@ -7,6 +7,7 @@
  * it was missed by the program or by the host only a reader can judge.
  */
 #include "tests/bench/bench_loop.h"
+#include "tests/bench/figure.h"
 
 #include "debugger/session.h"
 #include "vmm/cpuid.h"
@@ -22,7 +23,7 @@
 
 #define REPS 15
 #define REPS_QUICK 3
-#define REPS_MAX 99
+#define REPS_MAX SAMPLES_MAX
 /* CPU time of one run: short, so that the host is as busy for one side of a ratio as for the other.
  */
 #define RUN_NS (400 * NSEC_PER_MSEC)
@@ -34,7 +35,6 @@
 /* Long enough that what a trace has once does not count. */
 #define LANDMARKS_RUN_NS (3 * NSEC_PER_SEC)
 #define LANDMARKS_REPS 3
-#define NO_BOUND -1.0
 /* The defaults of the program. */
 #define MEM_SIZE (64ull << 20)
 #define QUANTUM_NS (5 * NSEC_PER_MSEC)
@@ -244,20 +244,9 @@ static int calibrate(struct guest *g, uint64_t n, uint64_t ns, struct err *err)
 
 /* --- statistics and output ------------------------------------------------------------------- */
 
-struct samples {
-	unsigned n;
-	double v[REPS_MAX];
-};
-
 struct ratios {
 	struct samples cpu, wall;
 };
-
-static void samples_add(struct samples *s, double v)
-{
-	if (s->n < REPS_MAX)
-		s->v[s->n++] = v;
-}
 
 static void ratios_add(struct ratios *r, struct cost a, struct cost b)
 {
@@ -265,44 +254,10 @@ static void ratios_add(struct ratios *r, struct cost a, struct cost b)
 	samples_add(&r->wall, (double)a.wall / (double)b.wall);
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* Sorts. */
-static double median(struct samples *s)
-{
-	qsort(s->v, s->n, sizeof(s->v[0]), compare_doubles);
-	return s->n % 2 ? s->v[s->n / 2] : (s->v[s->n / 2 - 1] + s->v[s->n / 2]) / 2;
-}
-
-static void print_header(void)
-{
-	printf("%-38s %9s %9s %19s %9s  %s\n", "figure", "bound", "median", "min..max", "wall",
-	       "verdict");
-}
-
-/* bound: or NO_BOUND. wall: NULL, or what stands in the column for wall time. */
 static void print_figure(struct bench *b, const char *name, double bound, struct samples *s,
 			 struct samples *wall)
 {
-	char bound_text[16] = "-", range[32], wall_text[16] = "-";
-	double mid = median(s);
-
-	if (bound >= 0)
-		snprintf(bound_text, sizeof(bound_text), "%.4g", bound);
-	if (wall)
-		snprintf(wall_text, sizeof(wall_text), "%.3f", median(wall));
-	snprintf(range, sizeof(range), "%.3f..%.3f", s->v[0], s->v[s->n - 1]);
-	printf("%-38s %9s %9.3f %19s %9s  %s\n", name, bound_text, mid, range, wall_text,
-	       bound < 0      ? "info"
-	       : mid <= bound ? "ok"
-			      : "over");
-	b->over += bound >= 0 && mid > bound;
-	fflush(stdout);
+	b->over += figure_print(name, bound, s, wall);
 }
 
 #define PRINT_DETAIL(...) (printf("    " __VA_ARGS__), putchar('\n'))
@@ -668,7 +623,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "bench: %s\n", err.text);
 		return 1;
 	}
-	print_header();
+	figure_print_header();
 	for (size_t i = 0; i < ARRAY_SIZE(figures); i++) {
 		if (b.o.figures && !strchr(b.o.figures, figures[i].letter))
 			continue;

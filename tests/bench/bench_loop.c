@@ -46,7 +46,7 @@ static void put_code(uint8_t *to, uint32_t outs)
 	memcpy(to + CODE_OUTS, &outs, sizeof(outs));
 }
 
-size_t port_guest_elf(uint8_t elf[PORT_GUEST_ELF_MAX], uint32_t outs)
+size_t code_guest_elf(uint8_t elf[PORT_GUEST_ELF_MAX], const uint8_t *code, size_t len)
 {
 	const Elf64_Ehdr ehdr = {
 		.e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB,
@@ -66,17 +66,25 @@ size_t port_guest_elf(uint8_t elf[PORT_GUEST_ELF_MAX], uint32_t outs)
 		.p_offset = sizeof(ehdr) + sizeof(phdr),
 		.p_vaddr = CODE_GPA,
 		.p_paddr = CODE_GPA,
-		.p_filesz = sizeof(code_template),
-		.p_memsz = sizeof(code_template),
+		.p_filesz = len,
+		.p_memsz = len,
 		.p_align = 1,
 	};
 
-	_Static_assert(sizeof(ehdr) + sizeof(phdr) + sizeof(code_template) <= PORT_GUEST_ELF_MAX,
-		       "the ELF file does not fit");
+	if (len > PORT_GUEST_ELF_MAX - phdr.p_offset)
+		abort();
 	memcpy(elf, &ehdr, sizeof(ehdr));
 	memcpy(elf + sizeof(ehdr), &phdr, sizeof(phdr));
-	put_code(elf + phdr.p_offset, outs);
-	return phdr.p_offset + sizeof(code_template);
+	memcpy(elf + phdr.p_offset, code, len);
+	return phdr.p_offset + len;
+}
+
+size_t port_guest_elf(uint8_t elf[PORT_GUEST_ELF_MAX], uint32_t outs)
+{
+	uint8_t code[sizeof(code_template)];
+
+	put_code(code, outs);
+	return code_guest_elf(elf, code, sizeof(code));
 }
 
 struct bare_vm {

@@ -19,6 +19,9 @@
  * then one to the exit port; returns its size. */
 size_t port_guest_elf(uint8_t elf[PORT_GUEST_ELF_MAX], uint32_t outs);
 
+/* The ELF file of a guest that consists of these bytes, entered at the first. */
+size_t code_guest_elf(uint8_t elf[PORT_GUEST_ELF_MAX], const uint8_t *code, size_t len);
+
 struct bare_vm;
 
 /* A VM with the same code, entered like the ELF file: long mode, CPL0, identity map. */

@@ -67,6 +67,7 @@ static void assert_same_quick(const struct host_caps *a, const struct host_caps 
 	assert_int_equal(a->in_sync_eax_lost, b->in_sync_eax_lost);
 	assert_int_equal(a->ro_slot[0], b->ro_slot[0]);
 	assert_int_equal(a->dirty_log, b->dirty_log);
+	assert_int_equal(a->table_flush, b->table_flush);
 }
 
 static void assert_same_full(const struct host_caps *a, const struct host_caps *b)
@@ -139,6 +140,7 @@ static void test_capabilities_hang_together(void **state)
 	assert_int_equal(c.gaps >> GAP_COUNT, 0);
 	/* What caps_check asks for, since host_probe has succeeded. */
 	assert_true(c.sync_regs && c.step[0] && c.dirty_log);
+	assert_int_not_equal(c.table_flush, TABLES_STALE);
 	assert_true(c.ns_exit > 0 && c.ns_ioctl > 0 && c.ns_step > 0);
 	assert_true(c.ns_instruction_cpl0 > 0);
 	assert_true(caps_breakpoint(&c) != BP_NONE);
