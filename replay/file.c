@@ -243,6 +243,7 @@ int replay_file_next(struct replay_file *f, struct event *e, struct err *err)
 				return rc;
 			f->pending = false;
 		}
+		f->frame_at = trace_reader_tell(f->reader);
 		rc = trace_reader_next(f->reader, &type, &data, &len, err);
 		if (rc <= 0)
 			return rc;
@@ -257,6 +258,39 @@ int replay_file_next(struct replay_file *f, struct event *e, struct err *err)
 			return err_set(err, EBADMSG, "the trace has a frame of type %u among its events", type);
 		}
 	}
+}
+
+struct replay_file_place replay_file_tell(const struct replay_file *f)
+{
+	return (struct replay_file_place){
+		.frame = f->pending ? f->frame_at : trace_reader_tell(f->reader),
+		.consumed = f->pending ? f->frame.pos : 0,
+		.pending = f->pending,
+		.codec = f->codec,
+	};
+}
+
+int replay_file_seek(struct replay_file *f, const struct replay_file_place *at, struct err *err)
+{
+	enum trace_frame type;
+	const uint8_t *data;
+	size_t len;
+	int rc;
+
+	trace_reader_seek(f->reader, at->frame);
+	f->codec = at->codec;
+	f->pending = at->pending;
+	if (!at->pending)
+		return 0;
+	f->frame_at = at->frame;
+	rc = trace_reader_next(f->reader, &type, &data, &len, err);
+	if (rc == 0 || (rc > 0 && at->consumed > len))
+		rc = err_set(err, EBADMSG, "the trace has changed since it was opened");
+	if (rc < 0)
+		return rc;
+	f->frame = reader_init(data, len);
+	f->frame.pos = (size_t)at->consumed;
+	return 0;
 }
 
 bool replay_file_truncated(const struct replay_file *f)

@@ -92,3 +92,20 @@ void replay_set_target(struct replay *r, struct position target)
 	r->options.target = target;
 	replayer_set_target(r->replayer, target);
 }
+
+int replay_save(const struct replay *r, struct buf *out, struct err *err)
+{
+	buf_put_u64(out, r->output_bytes);
+	return replayer_save(r->replayer, out, err);
+}
+
+int replay_restore(struct replay *r, const void *data, size_t len, struct err *err)
+{
+	struct reader in = reader_init(data, len);
+
+	if (r->output_bytes > r->output_skip)
+		r->output_skip = r->output_bytes;
+	r->output_bytes = reader_u64(&in);
+	len = reader_left(&in);
+	return replayer_restore(r->replayer, reader_take(&in, len), len, err);
+}

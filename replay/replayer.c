@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "replay/replayer.h"
 
+#include "replay/approach.h"
 #include "replay/landmark.h"
 #include "vmm/kick.h"
 
@@ -27,10 +28,32 @@ struct replayer {
 	uint64_t passed;        /* events that happened */
 	bool at_boundary;       /* the guest has not run since the last boundary */
 
-	uint64_t steps;         /* made since the target's boundary */
+	uint64_t steps;         /* made since the target's boundary; where there is no count */
+	uint64_t base;          /* vcpu_progress at the last boundary; with o.positions */
+	uint64_t last_span;     /* what it grew by over the boundary before */
+	struct approach approach;
+	uint64_t slice_end;     /* host_ns */
+	struct breakpoint_set breakpoints;
+	bool hit;               /* at one of them */
+	bool over;              /* the guest stands where the run began: that one does not count */
+	bool count_here;
+	struct kvm_regs began;  /* its registers and progress there */
+	uint64_t began_progress;
 	struct divergence divergence;
 	struct replay_counts counts;
 };
+
+/* Positions are told by the clock. */
+static bool counting(const struct replayer *r)
+{
+	return r->o.positions && caps_has_clock(&r->m->caps);
+}
+
+/* Steps since the last boundary. */
+static uint64_t steps_here(const struct replayer *r)
+{
+	return counting(r) ? vcpu_progress(&r->m->vcpu[0]) - r->base : r->steps;
+}
 
 static int read_event(struct replayer *r, struct err *err)
 {
@@ -210,7 +233,14 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	int rc = inject_fault(r, err);
 
 	r->at_boundary = true;
+	r->over = false;
 	r->search.active = false;
+	if (counting(r)) {
+		uint64_t now = vcpu_progress(&m->vcpu[0]);
+
+		r->last_span = now - r->base;
+		r->base = now;
+	}
 	if (r->o.interrupted && *r->o.interrupted)
 		machine_end(m, END_INTERRUPTED, 0);
 	if (rc == 0 && r->o.watch_len && m->boundary == r->o.watch_from)
@@ -318,6 +348,47 @@ static int look(struct replayer *r, bool at_breakpoint, struct err *err)
 	return 0;
 }
 
+static uint64_t look_ns(const struct replayer *r)
+{
+	return r->o.slice && r->o.slice < LOOK_NS ? r->o.slice : LOOK_NS;
+}
+
+/* In the boundary of the target: run freely while it is far, then step. A landmark on the way is searched for as well;
+ * whichever is nearer decides. */
+static void plan_target(struct replayer *r, struct machine *m, struct vcpu_request *req, uint64_t *wait)
+{
+	uint64_t here = steps_here(r), run = 0, landmark = 0;
+	bool free = counting(r) && !req->step && !m->vcpu[0].event_queued &&
+		    r->o.target.steps > here;
+
+	if (free)
+		run = approach_run(&r->approach, r->o.target.steps - here, here);
+	if (!run) {
+		req->step = true;
+		req->window = false;
+		return;
+	}
+	*wait = run;
+	if (r->search.active)
+		landmark_plan(&r->search, m, req, &landmark);
+	if (landmark && landmark < run)
+		*wait = landmark;
+}
+
+/* Is the guest about to execute an instruction with a breakpoint? However it came here: by one, by a step, over a boundary. */
+static int look_for_breakpoint(struct replayer *r, struct machine *m, struct err *err)
+{
+	const struct kvm_regs *regs = vcpu_regs(&m->vcpu[0]);
+	int rc = vcpu_complete(&m->vcpu[0], err);
+
+	if (rc < 0 || r->over)
+		return rc;
+	for (unsigned i = 0; i < r->breakpoints.len; i++)
+		if (r->breakpoints.address[i].v == regs->rip)
+			r->hit = m->pause = true;
+	return 0;
+}
+
 static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struct err *err)
 {
 	struct replayer *r = ctx;
@@ -336,29 +407,65 @@ static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struc
 	}
 	if (fresh && !r->search.active && next_is(r, EVENT_LANDMARK))
 		landmark_base(&r->search, m);
+	if (r->breakpoints.len) {
+		int rc = look_for_breakpoint(r, m, err);
+
+		if (rc < 0)
+			return rc;
+		req->set = &r->breakpoints;
+		req->over = r->over;
+	}
 	/* Landing may have raised an interrupt: the machine delivers it before anything runs. */
 	if (machine_interrupt_waits(m) && !req->step && !req->window)
 		return 0;
 	if (r->o.has_target && m->boundary == r->o.target.boundary) {
-		req->step = true;
-		req->window = false;
+		plan_target(r, m, req, &wait);
 	} else if (r->search.active && !machine_interrupt_waits(m)) {
 		landmark_plan(&r->search, m, req, &wait);
 	}
 	if (wait)
-		kick_timer_set(&r->timer, wait, LOOK_NS);
+		kick_timer_set(&r->timer, wait, look_ns(r));
+	return 0;
+}
+
+/* Is this the target? In user mode the count stands still, so after a free run an equal count says nothing there. */
+static int check_target(struct replayer *r, struct machine *m, enum vcpu_stop stop, struct err *err)
+{
+	uint64_t here;
+	bool stepped = stop == VCPU_STEP;
+	int cpl;
+
+	r->steps += stepped;
+	here = steps_here(r);
+	approach_stopped(&r->approach, here);
+	if (here < r->o.target.steps)
+		return 0;
+	cpl = stepped ? 0 : vcpu_cpl(&m->vcpu[0], err);
+	if (cpl < 0)
+		return cpl;
+	if (!stepped && (here > r->o.target.steps || cpl != 0))
+		return err_set(err, EAGAIN, "a late timer made the replay run past a position");
+	m->pause = true;
 	return 0;
 }
 
 static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct err *err)
 {
 	struct replayer *r = ctx;
+	int rc;
 
 	if (r->o.interrupted && *r->o.interrupted)
 		machine_end(m, END_INTERRUPTED, 0);
-	if (stop == VCPU_STEP && r->o.has_target && m->boundary == r->o.target.boundary &&
-	    ++r->steps >= r->o.target.steps)
+	if (stop != VCPU_KICK || memcmp(vcpu_regs(&m->vcpu[0]), &r->began, sizeof(r->began)) != 0 ||
+	    vcpu_progress(&m->vcpu[0]) != r->began_progress)
+		r->over = false;
+	if (r->o.slice && stop == VCPU_KICK && host_ns() >= r->slice_end)
 		m->pause = true;
+	if (r->o.has_target && m->boundary == r->o.target.boundary) {
+		rc = check_target(r, m, stop, err);
+		if (rc < 0)
+			return rc;
+	}
 	return look(r, stop == VCPU_BREAK, err);
 }
 
@@ -390,6 +497,8 @@ int replayer_create(struct replayer **out, struct machine *m, struct replay_file
 	r->f = f;
 	r->o = *options;
 	r->search.caution = options->caution > 0 ? options->caution : 1;
+	approach_init(&r->approach, r->search.caution);
+	r->base = vcpu_progress(&m->vcpu[0]);
 	rc = replay_file_check_host(f, m, err);
 	if (rc == 0)
 		rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
@@ -446,8 +555,13 @@ int replayer_run(struct replayer *r, struct err *err)
 {
 	int rc;
 
-	r->m->pause = false;
-	kick_timer_set(&r->timer, LOOK_NS, LOOK_NS);
+	r->m->pause = r->hit = false;
+	r->over = !r->count_here;
+	r->count_here = false;
+	r->began = *vcpu_regs(&r->m->vcpu[0]);
+	r->began_progress = vcpu_progress(&r->m->vcpu[0]);
+	r->slice_end = host_ns() + r->o.slice;
+	kick_timer_set(&r->timer, look_ns(r), look_ns(r));
 	rc = machine_run(r->m, err);
 	kick_timer_set(&r->timer, 0, 0);
 	if (rc == 0 && r->m->end)
@@ -474,7 +588,93 @@ const struct replay_counts *replayer_counts(const struct replayer *r)
 
 struct position replayer_position(const struct replayer *r)
 {
-	return (struct position){r->m->boundary, r->steps};
+	return (struct position){r->m->boundary, steps_here(r)};
+}
+
+void replayer_set_breakpoints(struct replayer *r, const struct breakpoint_set *set)
+{
+	r->breakpoints = *set;
+}
+
+void replayer_count_here(struct replayer *r)
+{
+	r->count_here = true;
+}
+
+bool replayer_hit_breakpoint(const struct replayer *r)
+{
+	return r->hit;
+}
+
+uint64_t replayer_last_span(const struct replayer *r)
+{
+	return r->last_span;
+}
+
+void replayer_set_caution(struct replayer *r, double caution)
+{
+	r->search.caution = r->approach.caution = caution;
+}
+
+/* What replayer_save keeps. Clocks only ever grow, so their readings are kept as distances from now. */
+struct mark {
+	struct replay_file_place place;
+	struct event next;
+	struct event recent[REPLAY_RECENT];
+	struct replay_counts counts;
+	bool have_next, at_boundary;
+	uint64_t events, passed, last_good, steps, done, last_span, searched;
+};
+
+int replayer_save(const struct replayer *r, struct buf *out, struct err *err)
+{
+	const struct vcpu *v = &r->m->vcpu[0];
+	struct mark mark = {
+		.place = replay_file_tell(r->f),
+		.next = r->next,
+		.counts = r->counts,
+		.have_next = r->have_next,
+		.at_boundary = r->at_boundary,
+		.events = r->events,
+		.passed = r->passed,
+		.last_good = r->divergence.last_good,
+		.steps = r->steps,
+		.done = vcpu_progress(v) - r->base,
+		.last_span = r->last_span,
+		.searched = vcpu_clock(v) - r->search.clock_base,
+	};
+
+	memcpy(mark.recent, r->recent, sizeof(mark.recent));
+	buf_put(out, &mark, sizeof(mark));
+	return out->failed ? err_set(err, ENOMEM, "out of memory") : 0;
+}
+
+int replayer_restore(struct replayer *r, const void *data, size_t len, struct err *err)
+{
+	const struct vcpu *v = &r->m->vcpu[0];
+	struct mark mark;
+	int rc;
+
+	if (len != sizeof(mark))
+		return err_set(err, EINVAL, "this snapshot holds no place in a trace");
+	memcpy(&mark, data, sizeof(mark));
+	rc = replay_file_seek(r->f, &mark.place, err);
+	if (rc < 0)
+		return rc;
+	r->next = mark.next;
+	memcpy(r->recent, mark.recent, sizeof(mark.recent));
+	r->counts = mark.counts;
+	r->have_next = mark.have_next;
+	r->at_boundary = mark.at_boundary;
+	r->events = mark.events;
+	r->passed = mark.passed;
+	r->divergence = (struct divergence){.last_good = mark.last_good};
+	r->steps = mark.steps;
+	r->base = vcpu_progress(v) - mark.done;
+	r->last_span = mark.last_span;
+	r->search.active = false;
+	r->search.clock_base = vcpu_clock(v) - mark.searched;
+	return 0;
 }
 
 unsigned replayer_recent(const struct replayer *r, struct event out[REPLAY_RECENT])

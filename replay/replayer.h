@@ -22,6 +22,15 @@ struct replay_file {
 	struct event_codec codec;
 	bool pending;  /* `frame` has been begun */
 	struct assist_counts assists; /* once the end mark has been read */
+	struct trace_place frame_at; /* where `frame` begins */
+};
+
+/* A place among the events of one file. */
+struct replay_file_place {
+	struct trace_place frame;
+	uint64_t consumed; /* bytes of it; without `pending` none */
+	bool pending;
+	struct event_codec codec;
 };
 
 /* -EBADMSG with what is damaged. */
@@ -32,6 +41,9 @@ void replay_file_close(struct replay_file *f);
 int replay_file_attach_disk(struct replay_file *f, const char *path, struct err *err);
 /* The next event: 1, 0 at the end of what is whole, negative on damage. */
 int replay_file_next(struct replay_file *f, struct event *e, struct err *err);
+struct replay_file_place replay_file_tell(const struct replay_file *f);
+/* Read on from a place that replay_file_tell gave for this file. */
+int replay_file_seek(struct replay_file *f, const struct replay_file_place *at, struct err *err);
 /* Whether the recorder was cut off before it wrote its end; known after replay_file_next gave 0. */
 bool replay_file_truncated(const struct replay_file *f);
 /* 0 if this host can replay the trace, else one sentence that says why not. */
@@ -63,6 +75,8 @@ struct replay_options {
 	struct position target; /* pause there */
 	struct replay_fault fault;
 	double caution; /* factor on the margin before landmarks; 0: 1 */
+	uint64_t slice; /* ns of host time after which a run pauses in any case; 0: never */
+	bool positions; /* keep count of steps, where the host has a clock: see replayer_position */
 	const volatile sig_atomic_t *interrupted; /* ends the run; may be NULL */
 	const char *disk; /* image for a trace that has only its hash; else NULL */
 	/* Watched memory; len 0: none. */
@@ -95,12 +109,32 @@ void replayer_destroy(struct replayer *r);
  * landmark by mischance, which only a new replay with more caution can mend (replay/replay.h does).
  */
 int replayer_run(struct replayer *r, struct err *err);
+/*
+ * Pause before executing any of these addresses from now on (len 0: none); the memory stays the caller's. The place where
+ * replayer_run begins does not count. Where user code cannot be stopped (see doctor), kernel addresses only.
+ */
+void replayer_set_breakpoints(struct replayer *r, const struct breakpoint_set *set);
+/* For the next replayer_run the place where it begins counts as well. */
+void replayer_count_here(struct replayer *r);
+/* The last replayer_run paused at a breakpoint. */
+bool replayer_hit_breakpoint(const struct replayer *r);
 /* Where to pause next time; must lie ahead. */
 void replayer_set_target(struct replayer *r, struct position target);
 const struct divergence *replayer_divergence(const struct replayer *r);
 const struct replay_counts *replayer_counts(const struct replayer *r);
-/* The position now. steps is known only after a target with steps; else 0. */
+/* The position now. Its steps are known at boundaries, after a target with steps, and, on hosts with a clock with
+ * options.positions, everywhere. */
 struct position replayer_position(const struct replayer *r);
+/* Factor on the margins from now on; for a new try after -EAGAIN. */
+void replayer_set_caution(struct replayer *r, double caution);
+/* Steps that the boundary before this one had, its last one included; 0: not known. */
+uint64_t replayer_last_span(const struct replayer *r);
+/*
+ * The replayer's place in the log, to be kept with a snapshot of the machine as it is now. After the machine was put
+ * back into that state, replayer_restore goes on from there; r may be another replayer of the same trace.
+ */
+int replayer_save(const struct replayer *r, struct buf *out, struct err *err);
+int replayer_restore(struct replayer *r, const void *data, size_t len, struct err *err);
 /* Up to REPLAY_RECENT events that came last, oldest first; returns how many. */
 unsigned replayer_recent(const struct replayer *r, struct event out[REPLAY_RECENT]);
 

@@ -352,3 +352,15 @@ uint64_t trace_reader_offset(const struct trace_reader *r)
 {
 	return r->offset;
 }
+
+struct trace_place trace_reader_tell(const struct trace_reader *r)
+{
+	return (struct trace_place){r->offset, r->sequence};
+}
+
+void trace_reader_seek(struct trace_reader *r, struct trace_place at)
+{
+	r->offset = at.offset;
+	r->sequence = at.sequence;
+	r->truncated = r->ended = false;
+}

@@ -60,5 +60,12 @@ int trace_reader_next(struct trace_reader *r, enum trace_frame *type, const uint
 		      size_t *len, struct err *err);
 bool trace_reader_truncated(const struct trace_reader *r);
 uint64_t trace_reader_offset(const struct trace_reader *r);
+/* A place between two frames. */
+struct trace_place {
+	uint64_t offset, sequence;
+};
+struct trace_place trace_reader_tell(const struct trace_reader *r);
+/* Read on from a place that trace_reader_tell gave for this file. */
+void trace_reader_seek(struct trace_reader *r, struct trace_place at);
 
 #endif

@@ -672,14 +672,14 @@ int machine_run(struct machine *m, struct err *err)
 	if (!m->started)
 		rc = m->nondet->boundary(m->nondet_ctx, m, err);
 	m->started = true;
-	while (rc == 0 && !m->end && !m->pause) {
+	while (rc == 0 && !m->end && !machine_paused(m)) {
 		struct vcpu_request req = {0};
 		enum vcpu_stop stop;
 
 		rc = deliver(m, v, &req, err);
 		if (rc == 0)
 			rc = m->nondet->plan(m->nondet_ctx, m, &req, err);
-		if (rc < 0 || m->end || m->pause)
+		if (rc < 0 || m->end || machine_paused(m))
 			break;
 		/* The plan itself raised an interrupt, by landing: deliver it first. */
 		if (pic_pending(&m->pic) && !req.step && !req.window)

@@ -193,6 +193,12 @@ void machine_land(struct machine *m, uint64_t advance);
 /* Move vtime on by `advance` ns and let the devices see it. */
 void machine_pass_time(struct machine *m, uint64_t advance);
 
+/* To be left before the next entry; in the middle of an instruction, when that is done. */
+static inline bool machine_paused(const struct machine *m)
+{
+	return m->pause && !m->vcpu[0].exit_stashed;
+}
+
 /* An interrupt waits for the CPU to accept it: no place for a landmark. */
 static inline bool machine_interrupt_waits(const struct machine *m)
 {

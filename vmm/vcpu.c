@@ -2,6 +2,7 @@
 #include "vmm/vcpu.h"
 
 #include "vmm/assist.h"
+#include "vmm/breakpoint.h"
 #include "vmm/cpuid.h"
 #include "vmm/paging.h"
 #include "vmm/step.h"
@@ -190,11 +191,11 @@ static void update_syscall_repair(struct vcpu *v)
 }
 
 /*
- * At the guest's #PF entry: if this is a SYSCALL that set RIP, RCX, R11 and RFLAGS but stayed at CPL3 (so that
+ * At the guest's #PF entry, be it from user code or not: if this is a SYSCALL that set RIP, RCX, R11 and RFLAGS but stayed at CPL3 (so that
  * the fetch at LSTAR faulted), take the frame back and enter LSTAR at CPL0. A jump of user code to LSTAR
  * has IF set and stays a fault.
  */
-static int try_syscall_repair(struct vcpu *v, bool *repaired, struct err *err)
+static int try_syscall_repair(struct vcpu *v, bool *from_user, bool *repaired, struct err *err)
 {
 	struct {
 		uint32_t nmsrs, pad; /* struct kvm_msrs without its flexible array */
@@ -206,13 +207,14 @@ static int try_syscall_repair(struct vcpu *v, bool *repaired, struct err *err)
 	uint16_t cs;
 	int rc;
 
-	*repaired = false;
+	*from_user = *repaired = false;
 	rc = vcpu_get_sregs(v, &sregs, err);
 	if (rc < 0)
 		return rc;
-	if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) < 0 ||
-	    (frame[0] & PF_USER_FETCH) != PF_USER_FETCH || (frame[2] & 3) != 3 ||
-	    (frame[3] & RFLAGS_IF))
+	if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) < 0)
+		return 0;
+	*from_user = (frame[2] & 3) == 3;
+	if ((frame[0] & PF_USER_FETCH) != PF_USER_FETCH || !*from_user || (frame[3] & RFLAGS_IF))
 		return 0;
 	if (ioctl(v->fd, KVM_GET_MSRS, &msrs) != 2)
 		return err_sys(err, errno, "cannot read the SYSCALL registers");
@@ -319,8 +321,10 @@ static int enter(struct vcpu *v, struct err *err)
 		const struct kvm_vcpu_events *e = &run->s.regs.events;
 
 		if (rc == 0 || (!e->interrupt.injected && !e->exception.injected &&
-				!e->exception.pending))
+				!e->exception.pending)) {
 			v->event_queued = false;
+			v->arrivals++;
+		}
 	}
 	if (rc < 0) {
 		v->kicked = 0;
@@ -332,42 +336,6 @@ static int enter(struct vcpu *v, struct err *err)
 	if (run->exit_reason != KVM_EXIT_DEBUG || !v->caps->emul_clock)
 		v->armed_stale = true;
 	return 1;
-}
-
-/* A planted breakpoint lives in guest memory only while the guest runs. */
-struct plant {
-	uint8_t *at; /* NULL: none */
-	uint8_t original, planted;
-};
-
-static int plant(struct vcpu *v, gva_t where, uint8_t byte, struct plant *p, struct err *err)
-{
-	struct kvm_sregs sregs;
-	gpa_t gpa;
-	int rc = vcpu_get_sregs(v, &sregs, err);
-
-	if (rc < 0)
-		return rc;
-	if (paging_translate(v->mem, &sregs, where, &gpa) < 0)
-		return err_set(err, EFAULT,
-			       "cannot place a breakpoint at 0x%" PRIx64 ": the page is not mapped",
-			       where.v);
-	p->at = memory_at_dirty(v->mem, gpa, 1);
-	if (!p->at)
-		return err_set(err, EFAULT, "cannot place a breakpoint at 0x%" PRIx64 ": not RAM",
-			       where.v);
-	p->original = *p->at;
-	p->planted = byte;
-	*p->at = byte;
-	return 0;
-}
-
-static void unplant(struct plant *p)
-{
-	/* If the guest has written over it, what it wrote stays. */
-	if (p->at && *p->at == p->planted)
-		*p->at = p->original;
-	p->at = NULL;
 }
 
 static bool is_boundary(uint32_t reason)
@@ -393,6 +361,7 @@ struct aim {
 	bool step, window, has_breakpoint;
 	gva_t breakpoint;
 	bool no_pf_entry; /* leave the repair's breakpoint off for this pass */
+	const struct breakpoint_set *set; /* NULL with a step */
 };
 
 static int internal_error(struct vcpu *v, struct err *err)
@@ -413,7 +382,7 @@ static int classify_debug(struct vcpu *v, const struct aim *aim, enum pass *pass
 		*pass = PASS_PF_ENTRY;
 	else if (aim->step)
 		*pass = PASS_STEP;
-	else if (aim->has_breakpoint && pc == aim->breakpoint.v)
+	else if ((aim->has_breakpoint && pc == aim->breakpoint.v) || breakpoint_set_has(aim->set, pc))
 		*pass = PASS_BREAK;
 	else
 		return err_set(err, EIO, "unexpected debug exit at 0x%" PRIx64 " (DR6 0x%llx)", pc,
@@ -430,7 +399,7 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	bool planted = aim->has_breakpoint && how != BP_HW && !v->exit_stashed;
 	struct plant p = {0};
 	uint64_t rip = vcpu_regs(v)->rip;
-	int rc;
+	int rc = 0;
 
 	if (aim->has_breakpoint && how == BP_NONE)
 		return err_set(err, ENOTSUP,
@@ -449,17 +418,25 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	}
 	if (planted && v->caps->int3[0] == INT3_DEBUG && how == BP_INT3)
 		debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
-	rc = set_debug(v, &debug, err);
-	if (rc < 0)
+	if (aim->set && !v->exit_stashed)
+		rc = breakpoint_set_arm(v, aim->set, &debug, err);
+	if (rc == 0)
+		rc = set_debug(v, &debug, err);
+	if (rc < 0) {
+		breakpoint_set_disarm(v);
 		return rc;
+	}
 	if (planted) {
-		rc = plant(v, aim->breakpoint, how == BP_INT3 ? 0xcc : 0xf4, &p, err);
-		if (rc < 0)
+		rc = breakpoint_plant(v, aim->breakpoint, how == BP_INT3 ? 0xcc : 0xf4, &p, err);
+		if (rc < 0) {
+			breakpoint_set_disarm(v);
 			return rc;
+		}
 	}
 	v->run->request_interrupt_window = aim->window;
 	rc = enter(v, err);
-	unplant(&p);
+	breakpoint_unplant(&p);
+	breakpoint_set_disarm(v);
 	if (rc < 0)
 		return rc;
 	if (rc == 0) {
@@ -468,6 +445,13 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	}
 	if (planted && how == BP_HLT && v->run->exit_reason == KVM_EXIT_HLT &&
 	    vcpu_regs(v)->rip == aim->breakpoint.v + 1) {
+		vcpu_regs_mut(v)->rip--;
+		*pass = PASS_BREAK;
+		return 0;
+	}
+	if (aim->set && v->run->exit_reason == KVM_EXIT_HLT &&
+	    caps_breakpoint_planted(v->caps) == BP_HLT &&
+	    breakpoint_set_has(aim->set, vcpu_regs(v)->rip - 1)) {
 		vcpu_regs_mut(v)->rip--;
 		*pass = PASS_BREAK;
 		return 0;
@@ -490,6 +474,12 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 		return 0;
 	case KVM_EXIT_INTERNAL_ERROR:
 		if (planted && how == BP_INT3 && vcpu_regs(v)->rip == aim->breakpoint.v) {
+			*pass = PASS_BREAK;
+			return 0;
+		}
+		if (breakpoint_set_has(aim->set, vcpu_regs(v)->rip)) {
+			/* The byte that was planted has been counted as an instruction. */
+			v->uncounted--;
 			*pass = PASS_BREAK;
 			return 0;
 		}
@@ -559,11 +549,12 @@ static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pa
 			 struct err *err)
 {
 	struct aim over = {.step = true, .no_pf_entry = true};
-	bool repaired;
-	int rc = try_syscall_repair(v, &repaired, err);
+	bool repaired, from_user;
+	int rc = try_syscall_repair(v, &from_user, &repaired, err);
 
 	if (rc < 0)
 		return rc;
+	v->arrivals += from_user;
 	if (repaired) {
 		*pass = req->entry ? PASS_ENTRY : PASS_ASSISTED;
 		return 0;
@@ -609,6 +600,13 @@ static int first_aim(struct vcpu *v, const struct vcpu_request *req, struct aim 
 		aim->has_breakpoint = !aim->step;
 		aim->breakpoint = req->breakpoint;
 	}
+	if (!aim->step && !req->step && req->set && req->over && !v->event_queued &&
+	    breakpoint_set_has(req->set, vcpu_regs(v)->rip)) {
+		aim->step = true;
+		aim->has_breakpoint = false;
+	}
+	if (!aim->step && !req->step)
+		aim->set = req->set;
 	return 0;
 }
 
@@ -644,7 +642,8 @@ int vcpu_run(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *sto
 		/* A step over the breakpoint, an assist or a repair: go on as asked. */
 		aim = (struct aim){.window = req->window,
 				   .has_breakpoint = req->has_breakpoint,
-				   .breakpoint = req->breakpoint};
+				   .breakpoint = req->breakpoint,
+				   .set = req->set};
 	}
 	return rc;
 }

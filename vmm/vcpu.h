@@ -19,12 +19,28 @@
 
 #define VCPU_ASSISTS_MAX 16
 
+/* More than that at a time are refused. */
+#define BREAKPOINTS_MAX 512
+
+/* A set of addresses; the memory is the caller's. */
+struct breakpoint_set {
+	const gva_t *address;
+	unsigned len; /* up to BREAKPOINTS_MAX */
+};
+
+/* A byte planted over an instruction. */
+struct plant {
+	uint8_t *at; /* NULL: none */
+	uint8_t original, planted;
+};
+
 struct vcpu {
 	/* Set once. */
 	int fd;
 	struct kvm_stat clock;  /* insn_emulation */
 	struct kvm_stat faults; /* pf_taken: page faults that KVM has resolved from the guest's tables */
 	uint64_t uncounted;    /* instructions made in user space that it does not count */
+	uint64_t arrivals;     /* see vcpu_progress */
 	struct kvm_run *run;
 	size_t run_size;
 	const struct host_caps *caps;
@@ -46,6 +62,9 @@ struct vcpu {
 	/* Debug state as armed in KVM, to spare the ioctl when nothing changes. */
 	struct kvm_guest_debug armed;
 	bool armed_stale; /* must be set again before a step */
+
+	struct plant plants[BREAKPOINTS_MAX]; /* of a set, while the guest runs */
+	unsigned planted;
 
 	/* SYSCALL repair (hosts where !caps->syscall_works). */
 	bool syscall_repair; /* the guest has enabled EFER.SCE */
@@ -78,6 +97,10 @@ struct vcpu_request {
 	bool entry;           /* stop at VCPU_ENTRY, on hosts where SYSCALL is repaired */
 	bool has_breakpoint;
 	gva_t breakpoint;     /* stop before executing this address; may equal RIP: then the next time */
+	/* Stop before executing any of these too (NULL: none); at RIP itself as well, unless `over`. In kernel
+	 * code; in user code where the host can. */
+	const struct breakpoint_set *set;
+	bool over;
 };
 
 /* xfeatures: see cpuid.h. */
@@ -132,6 +155,16 @@ bool vcpu_after_shadow(const struct vcpu *v);
 
 /* Instructions counted since the vCPU was made; 0 where the host has no such count. */
 uint64_t vcpu_clock(const struct vcpu *v);
+
+/*
+ * How far the guest has come: its clock, and one for each time it arrived in its kernel without an instruction being
+ * counted (an event was delivered; user code made a system call or a page fault). Grows with every step.
+ * 0 where the host has no clock.
+ */
+static inline uint64_t vcpu_progress(const struct vcpu *v)
+{
+	return v->clock.fd < 0 ? 0 : vcpu_clock(v) + v->arrivals;
+}
 
 /* Privilege level 0-3 (from SS.DPL). */
 int vcpu_cpl(const struct vcpu *v, struct err *err);

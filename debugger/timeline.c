@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "debugger/timeline.h"
+
+#include "vmm/kick.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A run forward comes back this often, for a checkpoint, for the user, and for progress. */
+#define SLICE_NS (20 * NSEC_PER_MSEC)
+#define PROGRESS_NS (250 * NSEC_PER_MSEC)
+/* A checkpoint for each so much work of replaying, so that a step back costs no more than about twice that. */
+#define SPACING_NS (20 * NSEC_PER_MSEC)
+/* Going back, a checkpoint is left this many steps before the place: the steps back that follow begin there. */
+#define LEAD_STEPS 64
+/* Of the way from a checkpoint to the present, its distance to the next may be at least one part in so many. */
+#define THINNING 6
+#define CHECKPOINTS_MAX 512
+/* Growth of margins after a run went past its target, and the most of it: then all is stepped. */
+#define CAUTION_GROWTH 4
+#define CAUTION_MAX 65536.0
+
+struct checkpoint {
+	struct position at;
+	bool exact;    /* stands at `at`; else in user code behind it, where no position is */
+	uint64_t work; /* ns of replaying from the start to it */
+	struct snapshot *snapshot;
+};
+
+struct timeline {
+	struct timeline_options o;
+	struct replay replay;
+	struct snapshots *snapshots;
+	struct checkpoint *checkpoint; /* in order of position */
+	unsigned checkpoints, room;
+	uint64_t work;     /* ns of replaying from the start to the present */
+	uint64_t last_progress;
+	uint64_t restores, retries;
+
+	/* While continuing. */
+	const struct timeline_stops *stops;
+	bool watch_hit;
+	struct timeline_stop watched;
+};
+
+static int position_order(struct position a, struct position b)
+{
+	if (a.boundary != b.boundary)
+		return a.boundary < b.boundary ? -1 : 1;
+	return a.steps < b.steps ? -1 : a.steps > b.steps;
+}
+
+struct machine *timeline_machine(struct timeline *t)
+{
+	return t->replay.machine;
+}
+
+struct position timeline_position(const struct timeline *t)
+{
+	return replayer_position(t->replay.replayer);
+}
+
+bool timeline_at_end(const struct timeline *t)
+{
+	return t->replay.machine->end != END_NONE;
+}
+
+/* --- checkpoints ----------------------------------------------------------------------------- */
+
+/* The last checkpoint that stands at `target` or before it. There is always one: the start. */
+static struct checkpoint *find_checkpoint(struct timeline *t, struct position target)
+{
+	unsigned low = 0, high = t->checkpoints;
+
+	while (high - low > 1) {
+		unsigned middle = low + (high - low) / 2;
+		const struct checkpoint *c = &t->checkpoint[middle];
+		int order = position_order(c->at, target);
+
+		if (order < 0 || (order == 0 && c->exact))
+			low = middle;
+		else
+			high = middle;
+	}
+	return &t->checkpoint[low];
+}
+
+static void drop_checkpoint(struct timeline *t, unsigned i)
+{
+	snapshot_delete(t->snapshots, t->checkpoint[i].snapshot);
+	t->checkpoints--;
+	memmove(&t->checkpoint[i], &t->checkpoint[i + 1],
+		(t->checkpoints - i) * sizeof(t->checkpoint[0]));
+}
+
+static uint64_t distance(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : b - a;
+}
+
+/* Far from the present, gaps may be wide: drop what leaves no gap wider than its part of the way here. The first one
+ * stays. */
+static void thin(struct timeline *t)
+{
+	for (unsigned i = t->checkpoints; i-- > 1;) {
+		uint64_t before = t->checkpoint[i - 1].work, after;
+
+		after = i + 1 < t->checkpoints ? t->checkpoint[i + 1].work : t->checkpoint[i].work;
+		if (distance(after, before) * THINNING < distance(t->work, t->checkpoint[i].work))
+			drop_checkpoint(t, i);
+	}
+	if (t->checkpoints >= CHECKPOINTS_MAX)
+		for (unsigned i = t->checkpoints - 1; i > 1; i -= 2)
+			drop_checkpoint(t, i - 1);
+}
+
+static bool in_user_mode(struct timeline *t)
+{
+	return vcpu_cpl(&t->replay.machine->vcpu[0], NULL) == 3;
+}
+
+/* Freeze the present, if that can be. Not being able to is no error: later places will do. */
+static int add_checkpoint(struct timeline *t, struct err *err)
+{
+	struct position at = timeline_position(t);
+	struct checkpoint *c = t->checkpoints ? find_checkpoint(t, at) : NULL;
+	unsigned i = c ? (unsigned)(c - t->checkpoint) + 1 : 0;
+	struct snapshot_note note = {0};
+	struct snapshot *s;
+	struct buf place = {0};
+	int rc;
+
+	if (c && position_order(c->at, at) == 0)
+		return 0;
+	if (t->checkpoints == t->room) {
+		unsigned room = t->room ? 2 * t->room : 64;
+		struct checkpoint *more = realloc(t->checkpoint, room * sizeof(*more));
+
+		if (!more)
+			return err_set(err, ENOMEM, "out of memory for checkpoints");
+		t->checkpoint = more;
+		t->room = room;
+	}
+	rc = replay_save(&t->replay, &place, err);
+	note.data = place.data;
+	note.data_len = place.len;
+	if (rc == 0)
+		rc = snapshot_take(t->snapshots, &note, &s, err);
+	buf_free(&place);
+	if (rc == -EBUSY)
+		return 0;
+	if (rc < 0)
+		return rc;
+	/* What machine_save completed may have been counted. */
+	at = timeline_position(t);
+	memmove(&t->checkpoint[i + 1], &t->checkpoint[i],
+		(t->checkpoints - i) * sizeof(t->checkpoint[0]));
+	t->checkpoint[i] = (struct checkpoint){
+		.at = at, .exact = at.steps == 0 || !in_user_mode(t), .work = t->work, .snapshot = s};
+	t->checkpoints++;
+	thin(t);
+	return 0;
+}
+
+static int restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err)
+{
+	int rc = snapshot_restore(t->snapshots, c->snapshot, err);
+
+	if (rc == 0)
+		rc = replay_restore(&t->replay, c->snapshot->data, c->snapshot->data_len, err);
+	t->work = c->work;
+	t->restores++;
+	return rc;
+}
+
+/* --- going ----------------------------------------------------------------------------------- */
+
+static void tell_progress(struct timeline *t, struct position target)
+{
+	uint64_t now = host_ns();
+
+	if (!t->o.progress || now - t->last_progress < PROGRESS_NS)
+		return;
+	t->last_progress = now;
+	t->o.progress(t->o.progress_ctx, timeline_position(t), target);
+}
+
+/* Back to before the target after a late timer, with wider margins. */
+static int try_again(struct timeline *t, struct position target, double *caution, struct err *err)
+{
+	*caution *= CAUTION_GROWTH;
+	if (*caution > CAUTION_MAX)
+		return err_set(err, EIO, "this position cannot be reached on this host: every run goes past it");
+	t->retries++;
+	replayer_set_caution(t->replay.replayer, *caution);
+	return restore_checkpoint(t, find_checkpoint(t, target), err);
+}
+
+/* The last run paused at something that was asked for. */
+static bool stopped(struct timeline *t, struct timeline_stop *stop)
+{
+	if (t->watch_hit) {
+		*stop = t->watched;
+		t->watch_hit = false;
+		return true;
+	}
+	if (!replayer_hit_breakpoint(t->replay.replayer))
+		return false;
+	*stop = (struct timeline_stop){.reason = TIMELINE_BREAKPOINT};
+	return !t->stops->wanted || t->stops->wanted(t->stops->ctx, t);
+}
+
+/* Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). */
+static int run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
+		     struct err *err)
+{
+	double caution = 1;
+	int rc = 0;
+
+	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0) {
+		uint64_t began = host_cpu_ns();
+		const struct checkpoint *last;
+
+		replayer_set_target(t->replay.replayer, target);
+		rc = replayer_run(t->replay.replayer, err);
+		t->work += host_cpu_ns() - began;
+		if (rc == -EAGAIN) {
+			rc = try_again(t, target, &caution, err);
+			continue;
+		}
+		if (rc < 0)
+			break;
+		if (found && stopped(t, stop)) {
+			*found = true;
+			break;
+		}
+		if (t->o.interrupted && *t->o.interrupted)
+			return err_set(err, EINTR, "interrupted");
+		tell_progress(t, target);
+		last = find_checkpoint(t, timeline_position(t));
+		if (t->work - last->work >= SPACING_NS && !timeline_at_end(t))
+			rc = add_checkpoint(t, err);
+	}
+	if (caution > 1)
+		replayer_set_caution(t->replay.replayer, 1);
+	return rc;
+}
+
+static int run_to(struct timeline *t, struct position target, struct err *err)
+{
+	return run_until(t, target, NULL, NULL, err);
+}
+
+int timeline_seek(struct timeline *t, struct position target, struct err *err)
+{
+	struct position here = timeline_position(t);
+	int order = position_order(target, here);
+	const struct checkpoint *c;
+	int rc = 0;
+
+	if (order == 0 && !timeline_at_end(t))
+		return 0;
+	c = find_checkpoint(t, target);
+	/* Behind the present, or nearer to a checkpoint between. */
+	if (order <= 0 || position_order(c->at, here) > 0)
+		rc = restore_checkpoint(t, c, err);
+	if (rc == 0 && order < 0 && target.steps > LEAD_STEPS) {
+		struct position lead = {target.boundary, target.steps - LEAD_STEPS};
+
+		if (position_order(timeline_position(t), lead) < 0) {
+			rc = run_to(t, lead, err);
+			if (rc == 0 && position_order(timeline_position(t), target) < 0)
+				rc = add_checkpoint(t, err);
+		}
+	}
+	return rc < 0 ? rc : run_to(t, target, err);
+}
+
+int timeline_step(struct timeline *t, uint64_t n, struct err *err)
+{
+	int rc = 0;
+
+	for (uint64_t i = 0; i < n && rc == 0 && !timeline_at_end(t); i++) {
+		struct position to = timeline_position(t);
+
+		to.steps++;
+		rc = run_to(t, to, err);
+	}
+	return rc;
+}
+
+/* The position before this one. */
+static int step_back(struct timeline *t, struct err *err)
+{
+	struct position here = timeline_position(t), to = here;
+	uint64_t span = replayer_last_span(t->replay.replayer);
+	int rc = 0;
+
+	if (here.boundary == 0 && here.steps == 0)
+		return 0;
+	/* Counts have holes: an instruction that counts twice leads past a position that does not exist. */
+	do {
+		if (to.steps == 0) {
+			to.boundary--;
+			to.steps = span;
+		}
+		if (to.steps)
+			to.steps--;
+		rc = timeline_seek(t, to, err);
+	} while (rc == 0 && position_order(timeline_position(t), here) >= 0);
+	return rc;
+}
+
+int timeline_reverse_step(struct timeline *t, uint64_t n, struct err *err)
+{
+	int rc = 0;
+
+	for (uint64_t i = 0; i < n && rc == 0; i++)
+		rc = step_back(t, err);
+	return rc;
+}
+
+/* --- stops ----------------------------------------------------------------------------------- */
+
+static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
+		      struct err *err)
+{
+	struct timeline *t = ctx;
+	const struct timeline_stops *s = t->stops;
+
+	(void)err;
+	if (!s || gpa.v >= s->watch.v + s->watch_len || gpa.v + len <= s->watch.v || old == now)
+		return 0;
+	m->pause = true;
+	/* Of several stores of one instruction the first is told. */
+	if (!t->watch_hit)
+		t->watched = (struct timeline_stop){
+			.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now};
+	t->watch_hit = true;
+	return 0;
+}
+
+static int begin_stops(struct timeline *t, const struct timeline_stops *stops, struct err *err)
+{
+	t->stops = stops;
+	t->watch_hit = false;
+	if (stops->breakpoints.len > BREAKPOINTS_MAX)
+		return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported", BREAKPOINTS_MAX);
+	replayer_set_breakpoints(t->replay.replayer, &stops->breakpoints);
+	return stops->watch_len ? memory_watch(t->replay.machine->mem, stops->watch, stops->watch_len, err) : 0;
+}
+
+static int end_stops(struct timeline *t, int rc, struct err *err)
+{
+	const struct breakpoint_set none = {0};
+	int ended = 0;
+
+	replayer_set_breakpoints(t->replay.replayer, &none);
+	if (t->stops->watch_len)
+		ended = memory_unwatch(t->replay.machine->mem, rc < 0 ? NULL : err);
+	t->stops = NULL;
+	return rc < 0 ? rc : ended;
+}
+
+int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
+		      struct err *err)
+{
+	const struct position end = {UINT64_MAX, 0};
+	bool found = false;
+	int rc = begin_stops(t, stops, err);
+
+	*stop = (struct timeline_stop){.reason = TIMELINE_END};
+	if (rc == 0)
+		rc = run_until(t, end, stop, &found, err);
+	return end_stops(t, rc, err);
+}
+
+/* A position, and by what it is known again: a string store to watched memory is counted otherwise than without the
+ * watch, which moves the steps behind it. */
+struct place {
+	struct position position;
+	struct kvm_regs regs;
+};
+
+static int go_back_to(struct timeline *t, const struct place *place, struct err *err)
+{
+	struct kvm_regs now;
+	int rc = timeline_seek(t, place->position, err);
+
+	if (rc < 0)
+		return rc;
+	now = event_regs(&t->replay.machine->vcpu[0]);
+	if (memcmp(&now, &place->regs, sizeof(now)) != 0)
+		return err_set(err, ENOTSUP,
+			       "the place at boundary %" PRIu64 " is behind a string instruction that wrote to "
+			       "watched memory, and is not found again by its count; watch less memory",
+			       place->position.boundary);
+	return 0;
+}
+
+/* The last stop at or behind the checkpoint where the machine stands and before `limit`. */
+static int last_stop(struct timeline *t, struct position limit, struct place *at, struct timeline_stop *stop,
+		     bool *found, struct err *err)
+{
+	int rc = 0;
+
+	while (rc == 0) {
+		struct timeline_stop here;
+		bool hit = false;
+		int order;
+
+		rc = run_until(t, limit, &here, &hit, err);
+		order = position_order(timeline_position(t), limit);
+		/* A store lies before the place where it shows. */
+		if (rc < 0 || !hit || order > 0 || (order == 0 && here.reason != TIMELINE_WATCH))
+			break;
+		*stop = here;
+		at->position = timeline_position(t);
+		at->regs = event_regs(&t->replay.machine->vcpu[0]);
+		*found = true;
+	}
+	return rc;
+}
+
+/* Segment by segment backwards: each from a checkpoint to the next. */
+static int find_backwards(struct timeline *t, struct place *at, struct timeline_stop *stop, bool *found,
+			  struct err *err)
+{
+	struct position limit = timeline_position(t);
+	int rc = 0;
+
+	while (rc == 0 && !*found && (limit.boundary || limit.steps)) {
+		struct position before = limit;
+		struct checkpoint c;
+
+		/* Strictly before: a checkpoint at the limit holds nothing of it. */
+		if (before.steps)
+			before.steps--;
+		else
+			before = (struct position){before.boundary - 1, UINT64_MAX};
+		c = *find_checkpoint(t, before);
+		rc = restore_checkpoint(t, &c, err);
+		t->watch_hit = false;
+		replayer_count_here(t->replay.replayer);
+		if (rc == 0)
+			rc = last_stop(t, limit, at, stop, found, err);
+		limit = c.at;
+	}
+	return rc;
+}
+
+int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *stops,
+			      struct timeline_stop *stop, struct err *err)
+{
+	struct place at = {0};
+	bool found = false;
+	int rc = begin_stops(t, stops, err);
+
+	*stop = (struct timeline_stop){.reason = TIMELINE_BEGIN};
+	if (rc == 0)
+		rc = find_backwards(t, &at, stop, &found, err);
+	rc = end_stops(t, rc, err);
+	if (rc == 0)
+		rc = found ? go_back_to(t, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
+	/* The store has just been made there: back to before it. */
+	if (rc == 0 && found && stop->reason == TIMELINE_WATCH)
+		rc = step_back(t, err);
+	return rc;
+}
+
+/* --- making ---------------------------------------------------------------------------------- */
+
+int timeline_open(struct timeline **out, const char *path, bool use_clock,
+		  const struct timeline_options *options,
+		  void (*output)(void *ctx, enum dev_stream stream, uint8_t byte), void *output_ctx,
+		  struct err *err)
+{
+	struct replay_options ro = {.has_target = true, .positions = true, .slice = SLICE_NS};
+	struct timeline *t = calloc(1, sizeof(*t));
+	int rc;
+
+	if (!t)
+		return err_set(err, ENOMEM, "out of memory");
+	t->o = *options;
+	ro.watched = on_watched;
+	ro.watched_ctx = t;
+	rc = replay_open(&t->replay, path, use_clock, &ro, output, output_ctx, err);
+	if (rc < 0) {
+		free(t);
+		return rc;
+	}
+	rc = snapshots_create(&t->snapshots, options->memory ? options->memory : TIMELINE_MEMORY,
+			      options->spill_dir ? options->spill_dir : "/var/tmp", err);
+	if (rc == 0)
+		rc = snapshots_attach(t->snapshots, t->replay.machine, err);
+	if (rc == 0)
+		rc = replayer_run(t->replay.replayer, err);
+	if (rc == 0)
+		rc = add_checkpoint(t, err);
+	if (rc == 0 && !t->checkpoints)
+		rc = err_set(err, EIO, "the start of the trace cannot be frozen");
+	if (rc < 0) {
+		timeline_close(t);
+		return rc;
+	}
+	*out = t;
+	return 0;
+}
+
+void timeline_close(struct timeline *t)
+{
+	if (!t)
+		return;
+	snapshots_destroy(t->snapshots);
+	replay_close(&t->replay);
+	free(t->checkpoint);
+	free(t);
+}
+
+void timeline_figures(const struct timeline *t, struct timeline_figures *f)
+{
+	*f = (struct timeline_figures){
+		.checkpoints = t->checkpoints, .restores = t->restores, .retries = t->retries};
+	snapshots_figures(t->snapshots, &f->snapshots);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Coming close to a count of the instruction clock by free runs: how long the guest may run without passing it. Running
+ * past cannot be undone in place, so each run covers part of the way and the last ones end at a margin, which is
+ * learnt from how late kicks come.
+ */
+#ifndef REPLAY_APPROACH_H
+#define REPLAY_APPROACH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct approach {
+	double ns_per_count; /* least seen so far; 0: nothing seen */
+	double ns_guess;     /* used until then */
+	double late;         /* ns by which kicks have lately come late */
+	double caution;      /* factor on the margin */
+	double wait;         /* of the run under way; 0: none */
+	uint64_t from_ns, from_count;
+};
+
+void approach_init(struct approach *a, double caution);
+/* ns until a kick is wanted when `left` counts are to go; 0: so near that the rest is to be stepped. Begins a run at
+ * `count`, as of now. */
+uint64_t approach_run(struct approach *a, uint64_t left, uint64_t count);
+/* The guest stopped at `count`: learn from the run. */
+void approach_stopped(struct approach *a, uint64_t count);
+
+#endif

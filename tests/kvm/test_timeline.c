@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+/*
+ * Walking a recording backwards against an oracle: what single steps forward saw. Every position that comes up again, step
+ * by step backwards or by a jump, is the same machine; and nothing of it changes what the recording says follows.
+ */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "debugger/timeline.h"
+#include "tests/kvm/recording.h"
+
+#include <inttypes.h>
+
+#define WALK 2000
+#define DIGEST_EACH 40
+#define JUMPS 150
+#define SEEKS 400
+/* Where guests keep their data. */
+#define SEARCH_FROM 0x100000ull
+#define SEARCHED (1u << 20)
+
+struct seen {
+	struct position at;
+	struct kvm_regs regs;
+	bool has_digest;
+	struct machine_digest digest;
+};
+
+static uint64_t random_state = 77;
+
+static struct timeline *open_timeline(const struct recording *rec)
+{
+	const struct timeline_options options = {0};
+	struct timeline *t;
+	struct err err;
+
+	assert_ok(timeline_open(&t, rec->path, true, &options, NULL, NULL, &err), err);
+	return t;
+}
+
+static struct seen look(struct timeline *t, bool digest)
+{
+	struct seen s = {.has_digest = digest};
+	struct err err;
+
+	if (digest)
+		assert_ok(machine_digest(timeline_machine(t), &s.digest, &err), err);
+	else
+		assert_ok(vcpu_complete(&timeline_machine(t)->vcpu[0], &err), err);
+	s.at = timeline_position(t);
+	s.regs = event_regs(&timeline_machine(t)->vcpu[0]);
+	return s;
+}
+
+static void assert_same(const char *guest, const struct seen *now, const struct seen *then)
+{
+	if (now->at.boundary != then->at.boundary || now->at.steps != then->at.steps ||
+	    memcmp(&now->regs, &then->regs, sizeof(now->regs)) != 0 ||
+	    (then->has_digest && now->has_digest &&
+	     (now->digest.state != then->digest.state || now->digest.memory != then->digest.memory)))
+		fail_msg("%s: %" PRIu64 "+%" PRIu64 " (rip 0x%llx rsp 0x%llx) is not %" PRIu64 "+%" PRIu64
+			 " (rip 0x%llx rsp 0x%llx), state %016" PRIx64 " %016" PRIx64 ", memory %016" PRIx64
+			 " %016" PRIx64,
+			 guest, now->at.boundary, now->at.steps, now->regs.rip, now->regs.rsp,
+			 then->at.boundary, then->at.steps, then->regs.rip, then->regs.rsp,
+			 now->digest.state, then->digest.state, now->digest.memory, then->digest.memory);
+}
+
+/* To the end, comparing with everything that was recorded. */
+static void assert_ends_as_recorded(struct timeline *t, const struct recording *rec)
+{
+	struct err err;
+
+	assert_ok(timeline_seek(t, (struct position){UINT64_MAX, 0}, &err), err);
+	assert_true(timeline_at_end(t));
+	assert_int_equal(timeline_machine(t)->end, END_EXIT);
+	assert_int_equal(timeline_machine(t)->boundary, rec->boundaries);
+}
+
+static void walk_both_ways(const char *guest, struct position from)
+{
+	static struct seen seen[WALK + 1];
+	struct recording rec;
+	struct timeline *t;
+	unsigned made = 0;
+	struct seen now;
+	struct err err;
+
+	record_guest(&rec, guest, "", -1);
+	t = open_timeline(&rec);
+	from.boundary = rec.boundaries * from.boundary / 100;
+	assert_ok(timeline_seek(t, from, &err), err);
+	seen[0] = look(t, true);
+	while (made < WALK) {
+		assert_ok(timeline_step(t, 1, &err), err);
+		if (timeline_at_end(t))
+			break;
+		made++;
+		seen[made] = look(t, made % DIGEST_EACH == 0);
+	}
+	assert_true(made > 0);
+	if (timeline_at_end(t))
+		assert_ok(timeline_seek(t, seen[made].at, &err), err);
+	for (unsigned i = made; i-- > 0;) {
+		assert_ok(timeline_reverse_step(t, 1, &err), err);
+		now = look(t, seen[i].has_digest);
+		assert_same(guest, &now, &seen[i]);
+	}
+	for (unsigned i = 0; i < JUMPS; i++) {
+		const struct seen *then = &seen[random_below(&random_state, made + 1)];
+
+		assert_ok(timeline_seek(t, then->at, &err), err);
+		now = look(t, then->has_digest);
+		assert_same(guest, &now, then);
+	}
+	assert_ends_as_recorded(t, &rec);
+	timeline_close(t);
+	recording_free(&rec);
+}
+
+static void test_kernel_and_interrupts(void **state)
+{
+	(void)state;
+	walk_both_ways("stale_pointer", (struct position){40, 0});
+	walk_both_ways("nested", (struct position){50, 7});
+}
+
+static void test_rep(void **state)
+{
+	(void)state;
+	walk_both_ways("strings", (struct position){50, 0});
+}
+
+static void test_assisted_and_rewritten(void **state)
+{
+	(void)state;
+	walk_both_ways("instrs", (struct position){30, 0});
+	walk_both_ways("sse", (struct position){10, 0});
+}
+
+static void test_page_faults(void **state)
+{
+	(void)state;
+	walk_both_ways("paging", (struct position){50, 0});
+}
+
+static void test_user_code(void **state)
+{
+	(void)state;
+	walk_both_ways("user", (struct position){50, 0});
+	walk_both_ways("sse", (struct position){80, 0});
+}
+
+/* Every visit of an address, found forward, by stepping, and backward: the same list. */
+static void breakpoints_both_ways(const char *guest, unsigned n_addresses)
+{
+	static struct seen visit[WALK];
+	static struct seen seen[WALK + 1];
+	gva_t address[8];
+	struct timeline_stops stops = {.breakpoints = {address, n_addresses}};
+	struct timeline_stop stop;
+	struct recording rec;
+	struct timeline *t;
+	unsigned visits = 0, made = 0;
+	struct seen now;
+	struct err err;
+
+	record_guest(&rec, guest, "", -1);
+	t = open_timeline(&rec);
+	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2, 3}, &err), err);
+	seen[0] = look(t, false);
+	while (made < WALK) {
+		assert_ok(timeline_step(t, 1, &err), err);
+		seen[++made] = look(t, false);
+		if (timeline_at_end(t))
+			break;
+	}
+	/* Addresses that were executed, at random places of the walk; kernel code. */
+	for (unsigned i = 0; i < n_addresses; i++)
+		address[i] = GVA(seen[1 + random_below(&random_state, made - 1)].regs.rip);
+	for (unsigned i = 1; i <= made; i++)
+		for (unsigned n = 0; n < n_addresses; n++)
+			if (seen[i].regs.rip == address[n].v &&
+			    (!visits || visit[visits - 1].at.steps != seen[i].at.steps ||
+			     visit[visits - 1].at.boundary != seen[i].at.boundary))
+				visit[visits++] = seen[i];
+	assert_true(visits > 0);
+	assert_ok(timeline_seek(t, seen[0].at, &err), err);
+	for (unsigned i = 0; i < visits; i++) {
+		assert_ok(timeline_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(stop.reason, TIMELINE_BREAKPOINT);
+		now = look(t, false);
+		assert_same(guest, &now, &visit[i]);
+	}
+	for (unsigned i = visits - 1; i-- > 0;) {
+		assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(stop.reason, TIMELINE_BREAKPOINT);
+		now = look(t, false);
+		assert_same(guest, &now, &visit[i]);
+	}
+	assert_ends_as_recorded(t, &rec);
+	timeline_close(t);
+	recording_free(&rec);
+}
+
+static void test_breakpoints(void **state)
+{
+	(void)state;
+	breakpoints_both_ways("stale_pointer", 1);
+	breakpoints_both_ways("instrs", 3);
+	breakpoints_both_ways("tasks", 8);
+}
+
+/* Every store that changes a word, forward and backward: the same list, with the values in memory that it says. */
+static void test_watch(void **state)
+{
+	static struct timeline_stop hit[64];
+	static struct position at[64];
+	struct timeline_stops stops = {0};
+	struct recording rec;
+	struct timeline *t;
+	uint64_t *before, stack;
+	unsigned hits = 0;
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "stale_pointer", "ticks=30", -1);
+	t = open_timeline(&rec);
+	/* A word that changes, in data that interrupts do not push frames to. */
+	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2, 0}, &err), err);
+	before = malloc(SEARCHED);
+	assert_non_null(before);
+	memory_read(timeline_machine(t)->mem, GPA(SEARCH_FROM), before, SEARCHED);
+	stack = vcpu_regs(&timeline_machine(t)->vcpu[0])->rsp;
+	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2 + 300, 0}, &err), err);
+	for (uint64_t gpa = SEARCH_FROM; gpa < SEARCH_FROM + SEARCHED && !stops.watch_len; gpa += 8) {
+		uint64_t now;
+
+		memory_read(timeline_machine(t)->mem, GPA(gpa), &now, sizeof(now));
+		if (now != before[(gpa - SEARCH_FROM) / 8] && (gpa < stack - 4 * PAGE_SIZE || gpa > stack + 4 * PAGE_SIZE)) {
+			stops.watch = GPA(gpa);
+			stops.watch_len = 8;
+		}
+	}
+	free(before);
+	assert_int_equal(stops.watch_len, 8);
+	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2, 0}, &err), err);
+	while (hits < 20) {
+		assert_ok(timeline_continue(t, &stops, &hit[hits], &err), err);
+		if (hit[hits].reason != TIMELINE_WATCH)
+			break;
+		at[hits] = timeline_position(t);
+		hits++;
+	}
+	assert_true(hits > 1);
+	for (unsigned i = hits; i-- > 0;) {
+		struct timeline_stop stop;
+		uint64_t memory = 0;
+
+		assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(stop.reason, TIMELINE_WATCH);
+		assert_int_equal(stop.gpa.v, hit[i].gpa.v);
+		assert_int_equal(stop.old, hit[i].old);
+		assert_int_equal(stop.now, hit[i].now);
+		/* Before the store, so that what it finds is still there. */
+		memory_read(timeline_machine(t)->mem, stop.gpa, &memory, stop.len);
+		assert_int_equal(memory, stop.old);
+		assert_ok(timeline_step(t, 1, &err), err);
+		assert_int_equal(timeline_position(t).boundary, at[i].boundary);
+		assert_int_equal(timeline_position(t).steps, at[i].steps);
+		memory_read(timeline_machine(t)->mem, stop.gpa, &memory, stop.len);
+		assert_int_equal(memory, stop.now);
+		assert_ok(timeline_reverse_step(t, 1, &err), err);
+	}
+	assert_ends_as_recorded(t, &rec);
+	timeline_close(t);
+	recording_free(&rec);
+}
+
+/* Anywhere in a trace and back again: the digests that were recorded are those that are found. */
+static void test_random_seeks(void **state)
+{
+	const struct event *digest[4096];
+	unsigned digests = 0;
+	struct recording rec;
+	struct timeline *t;
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "stale_pointer", "ticks=60", -1);
+	t = open_timeline(&rec);
+	for (unsigned i = 0; i < rec.n_events && digests < ARRAY_SIZE(digest); i++)
+		if (rec.events[i].type == EVENT_DIGEST)
+			digest[digests++] = &rec.events[i];
+	assert_true(digests > 1);
+	for (unsigned i = 0; i < SEEKS; i++) {
+		struct position to = {random_below(&random_state, rec.boundaries - 1),
+				      random_below(&random_state, 30)};
+		const struct event *e = digest[random_below(&random_state, digests)];
+		struct machine_digest now;
+
+		assert_ok(timeline_seek(t, to, &err), err);
+		assert_ok(timeline_seek(t, (struct position){e->boundary, 0}, &err), err);
+		assert_ok(machine_digest(timeline_machine(t), &now, &err), err);
+		assert_int_equal(now.state, e->digest.digest.state);
+		assert_int_equal(now.memory, e->digest.digest.memory);
+	}
+	assert_ends_as_recorded(t, &rec);
+	timeline_close(t);
+	recording_free(&rec);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_kernel_and_interrupts),
+		cmocka_unit_test(test_rep),
+		cmocka_unit_test(test_assisted_and_rewritten),
+		cmocka_unit_test(test_page_faults),
+		cmocka_unit_test(test_user_code),
+		cmocka_unit_test(test_breakpoints),
+		cmocka_unit_test(test_watch),
+		cmocka_unit_test(test_random_seeks),
+	};
+	int missing = kvm_missing("test_timeline");
+
+	return missing ? missing - 1 : cmocka_run_group_tests(tests, NULL, NULL);
+}
