@@ -35,6 +35,7 @@
 #define BRANCH_KIB 307 /* 0.3 MiB */
 
 #define SIZES 3
+#define TABLES_MAX 16
 
 struct cost {
 	double cpu, wall; /* ns */
@@ -253,7 +254,8 @@ static int measure_round(struct bench *b, struct costs *take, struct costs *rest
 		return rc;
 	costs_add(restore, cost_since(start), copy);
 	snapshots_figures(b->t, &f);
-	if (f.pages != b->pages || s->changed != b->pages)
+	/* The CPU may write to page tables besides. */
+	if (f.pages < b->pages || f.pages > b->pages + TABLES_MAX)
 		return err_set(err, EIO, "%u pages were to be copied, %" PRIu64 " were", b->pages,
 			       f.pages);
 	snapshot_delete(b->t, s);
