@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * A machine runs on from a snapshot bit for bit as it would have without: frozen wherever a kick or a step stops
- * it, in kernel and user code, restored in any order, into another machine, and in other processes.
+ * A machine runs on from a snapshot bit for bit as it would have without: frozen wherever a kick or
+ * a step stops it, in kernel and user code, restored in any order, into another machine, and in
+ * other processes.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -380,10 +381,8 @@ static void test_branches(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_first_and_last),
-		cmocka_unit_test(test_two_slots),
-		cmocka_unit_test(test_failed_restore),
-		cmocka_unit_test(test_branches),
+		cmocka_unit_test(test_first_and_last), cmocka_unit_test(test_two_slots),
+		cmocka_unit_test(test_failed_restore), cmocka_unit_test(test_branches),
 		cmocka_unit_test(test_run_on),
 	};
 	int missing = kvm_missing("test_restore");
