@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Snapshots of a machine: a tree of frozen states. Taking one costs what was written since the last
- *take or restore, restoring one what differs between the machine as it is and the snapshot,
- *whichever that is; the size of the guest does not matter. Equal pages are kept once over the whole
- *tree, zeros not at all.
+ * take or restore, restoring one what differs between the machine as it is and the snapshot,
+ * whichever that is; the size of the guest does not matter. Equal pages are kept once over the whole
+ * tree, zeros not at all.
  *
  *	snapshots_create, snapshots_attach(machine)
  *	snapshot_take -> a child of the snapshot that the machine came from
@@ -11,7 +11,7 @@
  *	snapshots_detach (before machine_destroy), snapshots_destroy
  *
  * What is behind machine_save is in a snapshot, and what the caller adds as `data`: his own place
- *in the run. Whatever fails leaves the tree as it was.
+ * in the run. Whatever fails leaves the tree as it was.
  */
 #ifndef SNAPSHOT_SNAPSHOT_H
 #define SNAPSHOT_SNAPSHOT_H

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
  * The tree of snapshots against a model that keeps a plain copy of all memory for each of them.
- *After every random operation one snapshot, chosen at random, and the machine are compared with the
- *model byte by byte.
+ * After every random operation one snapshot, chosen at random, and the machine are compared with the
+ * model byte by byte.
  *
  *	test_snapshots [OPERATIONS [SEED]]	(150 for each guest; 5000 is a thorough run)
  */
