@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * Branches by fork(). Guest RAM, the tree and the devices are private memory, so that the child has them all at once,
- * shares what neither changes, and sees nothing of what the parent does later. Only KVM does not come along: it
- * refuses its files to any other process than the one that made them, so the child makes a VM anew.
+ * Branches by fork(). Guest RAM, the tree and the devices are private memory, so that the child has
+ * them all at once, shares what neither changes, and sees nothing of what the parent does later.
+ * Only KVM does not come along: it refuses its files to any other process than the one that made
+ * them, so the child makes a VM anew.
  */
 #include "snapshot/tree.h"
 

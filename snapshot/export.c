@@ -14,7 +14,8 @@
 #include <zstd.h>
 
 #define OUT_SIZE (256u << 10)
-/* Pages are written once and may be sent around: better than the fastest, and still far above disk speed. */
+/* Pages are written once and may be sent around: better than the fastest, and still far above disk
+ * speed. */
 #define ZSTD_LEVEL 3
 
 struct exporter {
@@ -95,7 +96,8 @@ static int put_record(struct exporter *x, enum record_type type, uint64_t subjec
 	int rc;
 
 	if (type == RECORD_PAGE) {
-		size_t n = ZSTD_compressCCtx(x->zstd, packed, sizeof(packed), data, len, ZSTD_LEVEL);
+		size_t n =
+			ZSTD_compressCCtx(x->zstd, packed, sizeof(packed), data, len, ZSTD_LEVEL);
 
 		if (!ZSTD_isError(n) && n < len) {
 			stored = packed;
@@ -242,7 +244,8 @@ static bool is_wanted(const struct exporter *x, const struct snapshot *s)
 	return !w->last || s == w->last || (w->chain && is_above(s, w->last));
 }
 
-/* What a node is written as a difference to: the nearest of its ancestors that the reader has by then. */
+/* What a node is written as a difference to: the nearest of its ancestors that the reader has by
+ * then. */
 static const struct snapshot *reference(const struct exporter *x, const struct snapshot *s)
 {
 	const struct snapshot *p = s->parent;
@@ -369,7 +372,8 @@ int snapshots_export(struct snapshots *t, const char *path, const struct snapsho
 	int rc;
 
 	if (what->about_len > SNAPSHOT_DATA_MAX)
-		return err_set(err, EINVAL, "a description of %zu bytes is too long", what->about_len);
+		return err_set(err, EINVAL, "a description of %zu bytes is too long",
+			       what->about_len);
 	x.out = malloc(OUT_SIZE);
 	x.written = calloc(page_store_end(t->store), sizeof(*x.written));
 	x.node = calloc(t->numbered + 1, sizeof(*x.node));

@@ -4,10 +4,12 @@
  *
  *   file    = header record*
  *   header  = "HINDSIGHT SNAPS\n" u32 version u32 zero u64 checksum of the 24 bytes before
- *   record  = u32 magic, u16 type, u16 flags, u32 stored size, u32 raw size, u64 sequence, u64 subject,
- *             u64 checksum of the stored bytes, u64 checksum of the 40 bytes before; then the stored bytes
+ *   record  = u32 magic, u16 type, u16 flags, u32 stored size, u32 raw size, u64 sequence,
+ *             u64 subject, u64 checksum of the stored bytes, u64 checksum of the 40 bytes before;
+ *             then the stored bytes
  *
- * A page's address is in the head, which has a checksum of its own, so that a damaged page can be named.
+ * A page's address is in the head, which has a checksum of its own, so that a damaged page can be
+ * named.
  */
 #ifndef SNAPSHOT_FORMAT_H
 #define SNAPSHOT_FORMAT_H
@@ -25,8 +27,8 @@
 enum record_type {
 	RECORD_MACHINE = 1, /* what the snapshots are of; the first record */
 	RECORD_NODE = 2,    /* a snapshot begins */
-	RECORD_BYTES = 3,   /* a piece of machine description, data or state, in this order after its record */
-	RECORD_PAGE = 4,    /* a page that is in no record before; subject: its guest-physical address */
+	RECORD_BYTES = 3,   /* a piece of what the record before announces: description, data, state */
+	RECORD_PAGE = 4,    /* a page that is in no record before; subject: its address */
 	RECORD_SAME = 5,    /* pages with the content of records before, or zeros */
 	RECORD_END = 6,	    /* nothing follows */
 };
@@ -40,7 +42,8 @@ enum record_type {
 
 /* Names are compared one by one. */
 #define SNAPSHOT_NODES_MAX 16384u
-/* Parent of a node: 0 none, else the number of its record, from 1, or this: in no record of the file. */
+/* Parent of a node: 0 none, else the number of its record, from 1, or this: in no record of the
+ * file. */
 #define NODE_PARENT_OUTSIDE UINT64_MAX
 
 #endif

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * Reading a snapshot file. Nothing in it is believed: a record is looked at when its checksums agree, what it says
- * is checked all the same, and what it makes the program keep counts against the memory budget.
+ * Reading a snapshot file. Nothing in it is believed: a record is looked at when its checksums
+ * agree, what it says is checked all the same, and what it makes the program keep counts against
+ * the memory budget.
  */
 #include "snapshot/format.h"
 #include "snapshot/tree.h"
@@ -48,7 +49,7 @@ struct importer {
 	struct snapshot *s; /* being read */
 	struct snapshot *parent;
 	struct buf state;
-	};
+};
 
 /* --- Records --------------------------------------------------------------------------------- */
 
@@ -73,8 +74,8 @@ static int read_bytes(struct importer *im, void *out, size_t len, const char *wh
 	if (len > im->size - im->offset)
 		return damaged(im, err, "the file ends inside %s", what);
 	if (len && fread(out, len, 1, im->file) != 1)
-		return err_sys(err, errno ? errno : EIO, "cannot read %s at byte %" PRIu64, im->path,
-			       im->offset);
+		return err_sys(err, errno ? errno : EIO, "cannot read %s at byte %" PRIu64,
+			       im->path, im->offset);
 	im->offset += len;
 	return 0;
 }
@@ -87,7 +88,8 @@ static int read_header(struct importer *im, struct err *err)
 	int rc;
 
 	if (im->size < sizeof(head))
-		return err_set(err, EBADMSG, "%s is no snapshot file: it is shorter than the header of one",
+		return err_set(err, EBADMSG,
+			       "%s is no snapshot file: it is shorter than the header of one",
 			       im->path);
 	rc = read_bytes(im, head, sizeof(head), "the header", err);
 	if (rc < 0)
@@ -101,7 +103,8 @@ static int read_header(struct importer *im, struct err *err)
 		return damaged(im, err, "the header's checksum does not match");
 	if (version != SNAPSHOT_VERSION)
 		return err_set(err, EBADMSG,
-			       "%s has snapshot format %u, this hindsight reads %u; use the version that wrote it",
+			       "%s has snapshot format %u, this hindsight reads %u; use the "
+			       "version that wrote it",
 			       im->path, version, SNAPSHOT_VERSION);
 	return 0;
 }
@@ -110,8 +113,10 @@ static int read_header(struct importer *im, struct err *err)
 static const char *name_record(const struct record *r, char *out, size_t size)
 {
 	static const char *const names[] = {
-		[RECORD_MACHINE] = "the machine's description", [RECORD_NODE] = "a snapshot's head",
-		[RECORD_BYTES] = "a snapshot's state or data",	[RECORD_SAME] = "a list of equal pages",
+		[RECORD_MACHINE] = "the machine's description",
+		[RECORD_NODE] = "a snapshot's head",
+		[RECORD_BYTES] = "a snapshot's state or data",
+		[RECORD_SAME] = "a list of equal pages",
 		[RECORD_END] = "the end mark",
 	};
 
@@ -119,12 +124,13 @@ static const char *name_record(const struct record *r, char *out, size_t size)
 		snprintf(out, size, "page 0x%" PRIx64, r->subject);
 	else
 		snprintf(out, size, "%s",
-			 r->type < ARRAY_SIZE(names) && names[r->type] ? names[r->type] : "a record");
+			 r->type < ARRAY_SIZE(names) && names[r->type] ? names[r->type]
+								       : "a record");
 	return out;
 }
 
-static int unpack(struct importer *im, uint32_t stored, uint32_t raw, uint16_t flags, const char *name,
-		  struct err *err)
+static int unpack(struct importer *im, uint32_t stored, uint32_t raw, uint16_t flags,
+		  const char *name, struct err *err)
 {
 	struct record *r = &im->record;
 
@@ -151,7 +157,8 @@ static int next_record(struct importer *im, struct err *err)
 	int rc;
 
 	rec->at = im->offset;
-	rc = read_bytes(im, head, sizeof(head), "the head of a record, or before its end mark", err);
+	rc = read_bytes(im, head, sizeof(head), "the head of a record, or before its end mark",
+			err);
 	if (rc < 0)
 		return rc;
 	magic = reader_u32(&r);
@@ -163,7 +170,8 @@ static int next_record(struct importer *im, struct err *err)
 	rec->subject = reader_u64(&r);
 	sum = reader_u64(&r);
 	if (magic != RECORD_MAGIC || reader_u64(&r) != XXH64(head, RECORD_HEAD_CHECKED, 0))
-		return damaged(im, err, "the head of record %" PRIu64 " does not check", im->sequence);
+		return damaged(im, err, "the head of record %" PRIu64 " does not check",
+			       im->sequence);
 	name_record(rec, name, sizeof(name));
 	if (sequence != im->sequence)
 		return damaged(im, err, "%s is record %" PRIu64 ", where %" PRIu64 " belongs", name,
@@ -245,16 +253,19 @@ static int take_machine(struct importer *im,
 	if (r.failed || reader_left(&r))
 		return damaged(im, err, "the machine's description has another length");
 	if (mem_size < MEMORY_MIN || mem_size > MEMORY_MAX || mem_size % PAGE_SIZE)
-		return damaged(im, err, "the machine cannot have %" PRIu64 " bytes of RAM", mem_size);
+		return damaged(im, err, "the machine cannot have %" PRIu64 " bytes of RAM",
+			       mem_size);
 	if (len > SNAPSHOT_DATA_MAX)
 		return damaged(im, err, "the machine's description cannot have %u bytes", len);
 	if (t->mem_size && t->mem_size != mem_size)
 		return err_set(err, EINVAL,
-			       "%s is of a machine with %" PRIu64 " MiB of RAM, this one has %" PRIu64,
+			       "%s is of a machine with %" PRIu64
+			       " MiB of RAM, this one has %" PRIu64,
 			       im->path, mem_size >> 20, t->mem_size >> 20);
 	if (t->layout && t->layout != layout)
 		return err_set(err, EINVAL,
-			       "%s was made by another version of hindsight, whose machine has other state",
+			       "%s was made by another version of hindsight, whose machine has "
+			       "other state",
 			       im->path);
 	rc = read_pieces(im, &about, len, "the machine's description", err);
 	if (rc == 0 && check)
@@ -275,12 +286,13 @@ static int find_parent(struct importer *im, uint64_t number, const struct snapsh
 		im->parent = snapshots_find_uid(im->t, base);
 		if (!im->parent)
 			return err_set(err, ENOENT,
-				       "%s holds what differs from a snapshot that is not here (%016" PRIx64
-				       "%016" PRIx64 "); import that first",
+				       "%s holds what differs from a snapshot that is not here "
+				       "(%016" PRIx64 "%016" PRIx64 "); import that first",
 				       im->path, base->v[0], base->v[1]);
 		if (snapshot_map_sum(im->t, &im->parent->map) != sum)
 			return err_set(err, EINVAL,
-				       "%s holds what differs from snapshot %" PRIu64 ", but that has other content here",
+				       "%s holds what differs from snapshot %" PRIu64
+				       ", but that has other content here",
 				       im->path, im->parent->number);
 	} else if (number > im->nodes) {
 		return damaged(im, err, "a snapshot comes before its parent");
@@ -321,8 +333,8 @@ static int begin_node(struct importer *im, struct err *err)
 	}
 	note.label = label;
 	if (data_len > SNAPSHOT_DATA_MAX || state_len > SNAPSHOT_STATE_MAX)
-		rc = damaged(im, err, "a snapshot cannot have %u bytes of data and %u of state", data_len,
-			     state_len);
+		rc = damaged(im, err, "a snapshot cannot have %u bytes of data and %u of state",
+			     data_len, state_len);
 	else
 		rc = find_parent(im, parent, &base, sum, err);
 	if (rc == 0)
@@ -374,7 +386,8 @@ static int finish_node(struct importer *im, struct err *err)
 	there = snapshots_find_uid(im->t, &s->uid);
 	if (there && page_map_diff(&there->map, &s->map, differs, NULL, NULL) != 0)
 		return err_set(err, EEXIST,
-			       "snapshot %" PRIu64 " of %s is here as number %" PRIu64 ", with other content",
+			       "snapshot %" PRIu64 " of %s is here as number %" PRIu64
+			       ", with other content",
 			       im->nodes + 1, im->path, there->number);
 	im->s = NULL;
 	if (there) {
@@ -432,7 +445,8 @@ static int take_same(struct importer *im, struct err *err)
 		page_id id;
 
 		if (which > im->pages)
-			return damaged(im, err, "a page is said to equal one that did not come yet");
+			return damaged(im, err,
+				       "a page is said to equal one that did not come yet");
 		id = which ? im->page[which - 1] : PAGE_ZEROS;
 		page_store_ref(im->t->store, id);
 		rc = set_page(im, page, id, err);
@@ -495,7 +509,8 @@ static int open_file(struct importer *im, struct err *err)
 		return err_sys(err, errno, "cannot open the snapshot file %s", im->path);
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
 		close(fd);
-		return err_set(err, EINVAL, "%s is not a regular file; give a snapshot file", im->path);
+		return err_set(err, EINVAL, "%s is not a regular file; give a snapshot file",
+			       im->path);
 	}
 	im->size = (uint64_t)st.st_size;
 	im->file = fdopen(fd, "rb");
@@ -515,8 +530,8 @@ static void clean_up(struct importer *im, bool failed)
 		snapshot_delete(t, t->last);
 	for (uint64_t i = 0; i < im->pages; i++)
 		page_store_unref(t->store, im->page[i]);
-	page_store_release(t->store, im->page_cap * sizeof(*im->page) +
-					     im->node_cap * sizeof(*im->node));
+	page_store_release(t->store,
+			   im->page_cap * sizeof(*im->page) + im->node_cap * sizeof(*im->node));
 	free(im->page);
 	free(im->node);
 	free(im->stored);

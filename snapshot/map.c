@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A node at level 0 holds pages, any other one nodes of the level below; NULL stands for zeros. A node with
- * more than one reference is never changed. */
+/* A node at level 0 holds pages, any other one nodes of the level below; NULL stands for zeros. A
+ * node with more than one reference is never changed. */
 struct map_node {
 	uint32_t refs;
 	union {

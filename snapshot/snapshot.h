@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Snapshots of a machine: a tree of frozen states. Taking one costs what was written since the last take or
- * restore, restoring one what differs between the machine as it is and the snapshot, whichever that is; the size of
- * the guest does not matter. Equal pages are kept once over the whole tree, zeros not at all.
+ * Snapshots of a machine: a tree of frozen states. Taking one costs what was written since the last
+ * take or restore, restoring one what differs between the machine as it is and the snapshot,
+ * whichever that is; the size of the guest does not matter. Equal pages are kept once over the whole
+ * tree, zeros not at all.
  *
  *	snapshots_create, snapshots_attach(machine)
  *	snapshot_take -> a child of the snapshot that the machine came from
  *	snapshot_restore(any of them), snapshot_branch, snapshot_delete
  *	snapshots_detach (before machine_destroy), snapshots_destroy
  *
- * What is behind machine_save is in a snapshot, and what the caller adds as `data`: his own place in the run.
- * Whatever fails leaves the tree as it was.
+ * What is behind machine_save is in a snapshot, and what the caller adds as `data`: his own place
+ * in the run. Whatever fails leaves the tree as it was.
  */
 #ifndef SNAPSHOT_SNAPSHOT_H
 #define SNAPSHOT_SNAPSHOT_H
@@ -33,11 +34,11 @@ struct snapshot_uid {
 struct snapshot {
 	uint64_t number; /* 1 for the first of its tree, never used again */
 	struct snapshot_uid uid;
-	struct snapshot *parent; /* NULL: a root */
-	char *label;		 /* "" if none */
+	struct snapshot *parent;  /* NULL: a root */
+	char *label;		  /* "" if none */
 	uint64_t boundary, vtime; /* of the machine */
-	uint64_t changed;	 /* pages that were written since the parent */
-	uint8_t *data;		 /* the caller's */
+	uint64_t changed;	  /* pages that were written since the parent */
+	uint8_t *data;		  /* the caller's */
 	size_t data_len;
 
 	/* Private. */
@@ -49,15 +50,17 @@ struct snapshot {
 
 struct snapshots;
 
-/* memory: bytes for all of it; what is over goes compressed into a file in spill_dir (kept, not copied). */
+/* memory: bytes for all of it; what is over goes compressed into a file in spill_dir (kept, not
+ * copied). */
 int snapshots_create(struct snapshots **t, uint64_t memory, const char *spill_dir, struct err *err);
 /* With all snapshots. */
 void snapshots_destroy(struct snapshots *t);
 
 /*
- * The machine to take from and restore to: one at a time, made with digests (machine_create). It must have the
- * RAM size of the snapshots that there are. It stands at none of them, so what is taken first becomes a root and
- * costs all pages that were ever written. -ENOTSUP: this host cannot restore.
+ * The machine to take from and restore to: one at a time, made with digests (machine_create). It
+ * must have the RAM size of the snapshots that there are. It stands at none of them, so what is
+ * taken first becomes a root and costs all pages that were ever written. -ENOTSUP: this host cannot
+ * restore.
  */
 int snapshots_attach(struct snapshots *t, struct machine *m, struct err *err);
 /* Before the machine is destroyed. */
@@ -69,13 +72,14 @@ struct snapshot_note {
 	size_t data_len;   /* up to SNAPSHOT_DATA_MAX */
 };
 
-/* Freeze the machine as it stands, between two calls of machine_run. note may be NULL. -EBUSY: see machine_save. */
+/* Freeze the machine as it stands, between two calls of machine_run. note may be NULL. -EBUSY: see
+ * machine_save. */
 int snapshot_take(struct snapshots *t, const struct snapshot_note *note, struct snapshot **s,
 		  struct err *err);
 /*
- * Bring the machine into the state of the snapshot. When it fails the machine must not be run, but another restore
- * can be tried. Not part of the state, and so the caller's to mend: the readings of instruction clocks (they
- * only ever grow), the counters, and what was printed.
+ * Bring the machine into the state of the snapshot. When it fails the machine must not be run, but
+ * another restore can be tried. Not part of the state, and so the caller's to mend: the readings of
+ * instruction clocks (they only ever grow), the counters, and what was printed.
  */
 int snapshot_restore(struct snapshots *t, struct snapshot *s, struct err *err);
 /* Children become the parent's. */
@@ -83,10 +87,11 @@ void snapshot_delete(struct snapshots *t, struct snapshot *s);
 int snapshot_set_label(struct snapshots *t, struct snapshot *s, const char *label, struct err *err);
 
 /*
- * fork() a process whose machine is a VM of its own: at the state of the snapshot, or (NULL) as this one stands.
- * Returns in both: *child is the process, in the child 0. What either does later the other does not see. The child
- * has the whole tree; it has no timers (a recorder or replayer must be made anew), and shares open files with
- * its parent. 0 in the parent means that the child is ready to run.
+ * fork() a process whose machine is a VM of its own: at the state of the snapshot, or (NULL) as
+ * this one stands. Returns in both: *child is the process, in the child 0. What either does later
+ * the other does not see. The child has the whole tree; it has no timers (a recorder or replayer
+ * must be made anew), and shares open files with its parent. 0 in the parent means that the child
+ * is ready to run.
  */
 int snapshot_branch(struct snapshots *t, struct snapshot *s, pid_t *child, struct err *err);
 
@@ -97,8 +102,10 @@ struct snapshot *snapshots_next(const struct snapshots *t, const struct snapshot
 struct snapshot *snapshots_find(const struct snapshots *t, uint64_t number);
 struct snapshot *snapshots_find_uid(const struct snapshots *t, const struct snapshot_uid *uid);
 
-/* Called for each page that differs, with both contents (valid until it returns); anything but 0 ends it. */
-typedef int snapshot_page_fn(void *ctx, gpa_t gpa, const uint8_t *a, const uint8_t *b, struct err *err);
+/* Called for each page that differs, with both contents (valid until it returns); anything but 0
+ * ends it. */
+typedef int snapshot_page_fn(void *ctx, gpa_t gpa, const uint8_t *a, const uint8_t *b,
+			     struct err *err);
 /* b NULL: the machine as it is. */
 int snapshot_diff(struct snapshots *t, struct snapshot *a, struct snapshot *b, snapshot_page_fn *fn,
 		  void *ctx, struct err *err);
@@ -113,10 +120,11 @@ struct snapshots_figures {
 void snapshots_figures(const struct snapshots *t, struct snapshots_figures *f);
 
 /*
- * Files, see docs/snapshot-format.md. The file appears under its name only when all of it is on the disk.
- * last: the snapshot to export; with `chain` all its ancestors too; NULL: all there are. base (may be NULL): one that
- * the reader has with all its ancestors; they are left out, and what descends from them is written as what differs.
- * about: the caller's description of the machine (may be NULL).
+ * Files, see docs/snapshot-format.md. The file appears under its name only when all of it is on the
+ * disk. last: the snapshot to export; with `chain` all its ancestors too; NULL: all there are. base
+ * (may be NULL): one that the reader has with all its ancestors; they are left out, and what
+ * descends from them is written as what differs. about: the caller's description of the machine
+ * (may be NULL).
  */
 struct snapshot_export {
 	const struct snapshot *last;
@@ -129,9 +137,9 @@ struct snapshot_export {
 int snapshots_export(struct snapshots *t, const char *path, const struct snapshot_export *what,
 		     struct err *err);
 /*
- * Add the snapshots of a file; one that is there already (by uid) is not added again. *last: the last of the file.
- * check_about sees the description before anything is added, and may refuse it; may be NULL. -EBADMSG: damaged, the
- * sentence names the first damaged page or field.
+ * Add the snapshots of a file; one that is there already (by uid) is not added again. *last: the
+ * last of the file. check_about sees the description before anything is added, and may refuse it;
+ * may be NULL. -EBADMSG: damaged, the sentence names the first damaged page or field.
  */
 int snapshots_import(struct snapshots *t, const char *path,
 		     int (*check_about)(void *ctx, const void *about, size_t len, struct err *err),

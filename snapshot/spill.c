@@ -30,15 +30,16 @@ static int make_file(struct spill *s, const char *dir, struct err *err)
 	int fd;
 
 	if (s->files == SPILL_FILES_MAX)
-		return err_set(err, EMFILE, "branches of branches reach too deep for more cold snapshot pages");
+		return err_set(err, EMFILE,
+			       "branches of branches reach too deep for more cold snapshot pages");
 	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0) {
 		/* Not every file system has files without names. */
 		snprintf(path, sizeof(path), "%.4000s/hindsight-spill-XXXXXX", dir);
 		fd = mkostemp(path, O_CLOEXEC);
 		if (fd < 0)
-			return err_sys(err, errno, "cannot make a file for cold snapshot pages in %s",
-				       dir);
+			return err_sys(err, errno,
+				       "cannot make a file for cold snapshot pages in %s", dir);
 		unlink(path);
 	}
 	s->fd[s->files++] = fd;
@@ -80,7 +81,8 @@ int spill_write(struct spill *s, const char *dir, const void *data, size_t len, 
 	reuse = s->vacant[c].n > 0;
 	at = reuse ? s->vacant[c].offset[s->vacant[c].n - 1] : s->end;
 	while (done < len) {
-		ssize_t n = pwrite(s->fd[s->files - 1], (const uint8_t *)data + done, len - done, (off_t)(at + done));
+		ssize_t n = pwrite(s->fd[s->files - 1], (const uint8_t *)data + done, len - done,
+				   (off_t)(at + done));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -110,7 +112,8 @@ int spill_read(const struct spill *s, uint64_t offset, void *data, size_t len, s
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return err_sys(err, n < 0 ? errno : EIO, "cannot read back cold snapshot pages");
+			return err_sys(err, n < 0 ? errno : EIO,
+				       "cannot read back cold snapshot pages");
 		done += (size_t)n;
 	}
 	return 0;

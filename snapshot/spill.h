@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The file that cold pages go to. It has no name, so nothing is left of it after a crash. A process made by fork()
- * reads what was there before, and writes to a file of its own.
+ * The file that cold pages go to. It has no name, so nothing is left of it after a crash. A process
+ * made by fork() reads what was there before, and writes to a file of its own.
  */
 #ifndef SNAPSHOT_SPILL_H
 #define SNAPSHOT_SPILL_H
@@ -9,7 +9,8 @@
 #include "base/err.h"
 #include "base/types.h"
 
-/* Space is given out in this many bytes or a multiple, and used again for pieces of the same size. */
+/* Space is given out in this many bytes or a multiple, and used again for pieces of the same size.
+ */
 #define SPILL_UNIT 256u
 #define SPILL_CLASSES (PAGE_SIZE / SPILL_UNIT)
 
@@ -19,7 +20,7 @@
 struct spill {
 	int fd[SPILL_FILES_MAX]; /* all but the last for reading */
 	unsigned files;
-	bool own; /* the last file is this process's */
+	bool own;	 /* the last file is this process's */
 	uint64_t end;	 /* of it */
 	uint64_t sealed; /* what lies below in it may be read by others: not to be overwritten */
 	uint64_t used;

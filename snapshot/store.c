@@ -42,11 +42,12 @@ struct page_store {
 	const char *spill_dir;
 	struct spill spill;
 
-	/* By id. References apart, so that counting 64 neighbours touches a few cache lines only. */
+	/* By id. References apart, so that counting 64 neighbours touches a few cache lines only.
+	 */
 	struct entry *entry;
 	uint32_t *refs;
 	uint32_t entries, cap;
-	page_id vacant; /* 0: none */
+	page_id vacant;	 /* 0: none */
 	page_id *bucket; /* cap of them; 0: empty */
 	page_id hand;
 
@@ -63,7 +64,8 @@ struct page_store {
 
 static const uint8_t zeros[PAGE_SIZE];
 
-int page_store_create(struct page_store **out, uint64_t budget, const char *spill_dir, struct err *err)
+int page_store_create(struct page_store **out, uint64_t budget, const char *spill_dir,
+		      struct err *err)
 {
 	struct page_store *s = calloc(1, sizeof(*s));
 
@@ -200,7 +202,8 @@ static void move(struct page_store *s, struct entry *e, enum place place)
 /* PLAIN to COMPRESSED. False: it does not become smaller, or there is no memory for it. */
 static bool squeeze(struct page_store *s, struct entry *e)
 {
-	size_t n = ZSTD_compressCCtx(s->compress, s->packed, PAGE_SIZE, e->data, PAGE_SIZE, ZSTD_LEVEL);
+	size_t n = ZSTD_compressCCtx(s->compress, s->packed, PAGE_SIZE, e->data, PAGE_SIZE,
+				     ZSTD_LEVEL);
 	uint8_t *data;
 
 	/* What saves less than a quarter is not worth being unpacked. */
@@ -235,8 +238,9 @@ static int spill_out(struct page_store *s, struct entry *e, struct err *err)
 	return 0;
 }
 
-/* Make room for so many bytes. Pages give way in the order in which they came, but not while they are in use: the
- * hand's first round may only take that mark, the second compress, the third spill. */
+/* Make room for so many bytes. Pages give way in the order in which they came, but not while they
+ * are in use: the hand's first round may only take that mark, the second compress, the third spill.
+ */
 int page_store_reserve(struct page_store *s, uint64_t bytes, struct err *err)
 {
 	uint64_t looks = 3 * (uint64_t)s->entries;
@@ -299,14 +303,17 @@ int page_store_view(struct page_store *s, page_id id, const uint8_t **data, stru
 	}
 	if (e->len == PAGE_SIZE)
 		memcpy(s->unpacked, packed, PAGE_SIZE);
-	else if (ZSTD_decompressDCtx(s->decompress, s->unpacked, PAGE_SIZE, packed, e->len) != PAGE_SIZE)
+	else if (ZSTD_decompressDCtx(s->decompress, s->unpacked, PAGE_SIZE, packed, e->len) !=
+		 PAGE_SIZE)
 		goto damaged;
 	if (!XXH128_isEqual(XXH3_128bits(s->unpacked, PAGE_SIZE), e->hash))
 		goto damaged;
 	*data = s->unpacked;
 	return 0;
 damaged:
-	return err_set(err, EIO, "a cold snapshot page is not what it was: memory or disk of this host is faulty");
+	return err_set(
+		err, EIO,
+		"a cold snapshot page is not what it was: memory or disk of this host is faulty");
 }
 
 /* The entry with this content: its id, 0 if there is none. */

@@ -172,7 +172,7 @@ struct machine {
 	void *transmit_ctx;
 };
 
-/* Make the machine, load the image and enter the first state. digests: memory_digest will be used. */
+/* Make the machine, load the image and enter the first state. digests: memory_digest or snapshots will be used. */
 int machine_create(struct machine **m, const struct machine_config *config,
 		   const struct guest_image *image, bool digests, struct err *err);
 void machine_destroy(struct machine *m);

@@ -43,5 +43,6 @@ void kvm_stat_close(struct kvm_stat *s)
 
 bool kvm_stat_read(const struct kvm_stat *s, uint64_t *value)
 {
-	return s->fd >= 0 && pread(s->fd, value, sizeof(*value), (off_t)s->offset) == sizeof(*value);
+	return s->fd >= 0 &&
+	       pread(s->fd, value, sizeof(*value), (off_t)s->offset) == sizeof(*value);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* One of the statistics that KVM keeps of a VM or a vCPU (Documentation/virt/kvm/api.rst, KVM_GET_STATS_FD). */
+/* One of the statistics that KVM keeps of a VM or a vCPU (Documentation/virt/kvm/api.rst,
+ * KVM_GET_STATS_FD). */
 #ifndef VMM_STAT_H
 #define VMM_STAT_H
 

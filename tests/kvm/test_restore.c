@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * A machine runs on from a snapshot bit for bit as it would have without: frozen wherever a kick or a step stops
- * it, in kernel and user code, restored in any order, into another machine, and in other processes.
+ * A machine runs on from a snapshot bit for bit as it would have without: frozen wherever a kick or
+ * a step stops it, in kernel and user code, restored in any order, into another machine, and in
+ * other processes.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -30,14 +31,19 @@ struct place {
 };
 
 static const struct subject {
-	const char *guest, *cmdline;
-	bool user; /* has user code */
+	const char *guest;
+	unsigned n; /* its length, at first */
+	bool user;  /* has user code */
 } subjects[] = {
-	{"user", "n=300", true},     {"paging", "n=150", false}, {"sse", "n=30", false},
-	{"storm", "n=200", false},   {"strings", "n=1", false},	 {"selfmod", "n=600", false},
+	{"user", 100, true},   {"paging", 50, false}, {"sse", 10, false},
+	{"storm", 100, false}, {"strings", 1, false}, {"selfmod", 200, false},
 };
 
-#define USER_KICK_NS (150 * NSEC_PER_USEC)
+/* Whatever the host's speed, a guest runs for so long, undisturbed. */
+#define RUN_NS (150 * NSEC_PER_MSEC)
+
+/* The next kick, if one is not good enough. */
+#define KICK_NS (150 * NSEC_PER_USEC)
 
 static struct snapshots *new_tree(void)
 {
@@ -71,11 +77,9 @@ static unsigned freeze_places(struct driven *d, struct snapshots *t, bool user, 
 
 		d->at_kick = n % 3 != 2;
 		d->in_user = user && n % 2 == 0;
-		if (d->at_kick && d->in_user)
+		if (d->at_kick)
 			kick_timer_set(&timer, 1 + random_below(&random_state, run_ns / PLACES),
-				       USER_KICK_NS);
-		else if (d->at_kick)
-			kick_timer_set(&timer, 1 + random_below(&random_state, run_ns / PLACES), 0);
+				       KICK_NS);
 		else
 			d->steps = 1 + random_below(&random_state, 50);
 		driven_run(d);
@@ -95,6 +99,26 @@ static unsigned freeze_places(struct driven *d, struct snapshots *t, bool user, 
 	return n;
 }
 
+/* Find a length that takes long enough. */
+static struct machine_digest run_undisturbed(const struct subject *subject, char cmdline[32],
+					     uint64_t *run_ns)
+{
+	struct machine_digest end;
+	unsigned n = subject->n;
+	struct driven d;
+
+	for (;; n *= 3) {
+		snprintf(cmdline, 32, "n=%u", n);
+		driven_open(&d, subject->guest, cmdline, RECORDING_MEM);
+		*run_ns = host_cpu_ns();
+		end = run_to_end(&d);
+		*run_ns = host_cpu_ns() - *run_ns;
+		driven_close(&d);
+		if (*run_ns >= RUN_NS)
+			return end;
+	}
+}
+
 static void run_on(const struct subject *subject)
 {
 	struct place place[PLACES];
@@ -103,15 +127,11 @@ static void run_on(const struct subject *subject)
 	struct machine_digest end;
 	unsigned n, user = 0;
 	uint64_t run_ns;
+	char cmdline[32];
 	struct err err;
 
-	driven_open(&d, subject->guest, subject->cmdline, RECORDING_MEM);
-	run_ns = host_ns();
-	end = run_to_end(&d);
-	run_ns = host_ns() - run_ns;
-	driven_close(&d);
-
-	driven_open(&d, subject->guest, subject->cmdline, RECORDING_MEM);
+	end = run_undisturbed(subject, cmdline, &run_ns);
+	driven_open(&d, subject->guest, cmdline, RECORDING_MEM);
 	assert_ok(snapshots_attach(t, d.m, &err), err);
 	n = freeze_places(&d, t, subject->user, run_ns, place);
 	assert_true(n > 1);
@@ -361,10 +381,8 @@ static void test_branches(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_first_and_last),
-		cmocka_unit_test(test_two_slots),
-		cmocka_unit_test(test_failed_restore),
-		cmocka_unit_test(test_branches),
+		cmocka_unit_test(test_first_and_last), cmocka_unit_test(test_two_slots),
+		cmocka_unit_test(test_failed_restore), cmocka_unit_test(test_branches),
 		cmocka_unit_test(test_run_on),
 	};
 	int missing = kvm_missing("test_restore");

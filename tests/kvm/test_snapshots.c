@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * The tree of snapshots against a model that keeps a plain copy of all memory for each of them. After every random
- * operation one snapshot, chosen at random, and the machine are compared with the model byte by byte.
+ * The tree of snapshots against a model that keeps a plain copy of all memory for each of them.
+ * After every random operation one snapshot, chosen at random, and the machine are compared with the
+ * model byte by byte.
  *
  *	test_snapshots [OPERATIONS [SEED]]	(150 for each guest; 5000 is a thorough run)
  */
@@ -92,7 +93,8 @@ static int see(void *ctx, gpa_t gpa, const uint8_t *a, const uint8_t *b, struct 
 	return 0;
 }
 
-/* A snapshot and (b NULL) the machine or another one differ where their copies differ, and there only. */
+/* A snapshot and (b NULL) the machine or another one differ where their copies differ, and there
+ * only. */
 static void check_difference(struct world *w, const struct node *a, const struct node *b)
 {
 	struct seen s = {.w = w, .a = a, .b = b ? b->ram : ram(w)};
@@ -100,7 +102,8 @@ static void check_difference(struct world *w, const struct node *a, const struct
 
 	assert_ok(snapshot_diff(w->t, find(w, a), b ? find(w, b) : NULL, see, &s, &err), err);
 	for (uint64_t page = 0; page < PAGES; page++) {
-		bool differ = memcmp(a->ram + page * PAGE_SIZE, s.b + page * PAGE_SIZE, PAGE_SIZE) != 0;
+		bool differ =
+			memcmp(a->ram + page * PAGE_SIZE, s.b + page * PAGE_SIZE, PAGE_SIZE) != 0;
 
 		assert_int_equal(s.differ[page / 64] >> (page % 64) & 1, differ);
 	}
@@ -334,7 +337,8 @@ static void assert_equal_snapshot(struct world *w, struct snapshots *t, const st
 		assert_memory_equal(&s->parent->uid, &other->parent->uid, sizeof(s->uid));
 }
 
-/* All of the tree through a file, in one or as two increments; the world goes on with what was read. */
+/* All of the tree through a file, in one or as two increments; the world goes on with what was
+ * read. */
 static void op_files(struct world *w)
 {
 	struct snapshot *middle = find(w, &w->node[below(w->nodes)]), *last;
@@ -375,10 +379,10 @@ static const struct operation {
 	unsigned weight;
 	const char *name;
 } ops[] = {
-	{op_run, 20, "run"},	  {op_step, 10, "step"},     {op_scribble, 20, "scribble"},
-	{op_take, 20, "take"},	  {op_restore, 25, "restore"}, {op_delete, 12, "delete"},
-	{op_run_twice, 6, "twice"}, {op_branch, 4, "branch"}, {op_diff, 5, "diff"},
-	{op_label, 3, "label"},	  {op_files, 3, "files"},
+	{op_run, 20, "run"},	    {op_step, 10, "step"},	 {op_scribble, 20, "scribble"},
+	{op_take, 20, "take"},	    {op_restore, 25, "restore"}, {op_delete, 12, "delete"},
+	{op_run_twice, 6, "twice"}, {op_branch, 4, "branch"},	 {op_diff, 5, "diff"},
+	{op_label, 3, "label"},	    {op_files, 3, "files"},
 };
 
 static void operate(struct world *w)

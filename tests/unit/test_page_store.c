@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * The page store and the page maps against plain arrays, with so little memory that pages are compressed and spilled
- * all the time.
+ * The page store and the page maps against plain arrays, with so little memory that pages are
+ * compressed and spilled all the time.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -57,7 +57,8 @@ static struct page_store_figures figures(const struct page_store *s)
 	return f;
 }
 
-/* Content number `kind`: 0 is zeros, some compress well, some not at all, some differ in one byte only. */
+/* Content number `kind`: 0 is zeros, some compress well, some not at all, some differ in one byte
+ * only. */
 static void make_page(uint64_t kind, uint8_t page[PAGE_SIZE])
 {
 	uint64_t x = kind / 2 + 1;

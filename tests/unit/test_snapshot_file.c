@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * The snapshot file: what is exported is imported; whatever is done to the file, it is refused with a sentence that
- * names what is damaged, and leaves nothing behind; an export that is cut short leaves the old file as it was.
+ * The snapshot file: what is exported is imported; whatever is done to the file, it is refused with
+ * a sentence that names what is damaged, and leaves nothing behind; an export that is cut short
+ * leaves the old file as it was.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -621,11 +622,16 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_one_chain_and_increment),
-		cmocka_unit_test(test_other_machine), cmocka_unit_test(test_truncated),
-		cmocka_unit_test(test_damaged),	    cmocka_unit_test(test_shuffled),
-		cmocka_unit_test(test_hostile),	    cmocka_unit_test(test_full_disk),
-		cmocka_unit_test(test_killed),	    cmocka_unit_test(test_no_snapshot_file),
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_one_chain_and_increment),
+		cmocka_unit_test(test_other_machine),
+		cmocka_unit_test(test_truncated),
+		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_shuffled),
+		cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_full_disk),
+		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_no_snapshot_file),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
