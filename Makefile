@@ -28,7 +28,8 @@ replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/
 	replay/divergence.c
 debugger_SRC := debugger/timeline.c debugger/options.c debugger/session.c debugger/net_user.c debugger/linux.c debugger/symbols.c \
 	debugger/symset.c debugger/module.c debugger/cmd_run.c \
-	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c
+	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c \
+	debugger/cmd_gdb.c debugger/gdb_target.c debugger/gdb_regs.c debugger/gdb_monitor.c
 
 gdbstub_SRC := gdbstub/packet.c gdbstub/conn.c gdbstub/listen.c gdbstub/request.c gdbstub/regs.c gdbstub/expr.c gdbstub/point.c \
 	gdbstub/session.c gdbstub/session_run.c gdbstub/session_query.c
@@ -45,7 +46,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_progress te
 	test_page_store test_snapshot_file
 kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh \
+SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh \
 	examples/stale_pointer/session.sh examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 

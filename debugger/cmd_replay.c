@@ -102,6 +102,8 @@ static int command(int argc, char **argv, bool verify)
 			      : "the guest's own, as in the recording; 0 at --to; 1 on a divergence.");
 		return STATUS_OK;
 	}
+	if (o.gdb)
+		return gdb_serve_replay(&o);
 	ro.has_target = o.has_to;
 	ro.target = o.to;
 	if (session_open(&s, &o, &ro, verify, &err) < 0)

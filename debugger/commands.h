@@ -9,5 +9,6 @@ int cmd_replay(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_last_write(int argc, char **argv);
+int cmd_gdb(int argc, char **argv);
 
 #endif

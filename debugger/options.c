@@ -22,6 +22,8 @@ struct row {
 
 enum {
 	OPT_KERNEL = 256,
+	OPT_GDB,
+	OPT_GDB_ALLOW_REMOTE,
 	OPT_INITRD,
 	OPT_APPEND,
 	OPT_NO_DEFAULT_APPEND,
@@ -86,6 +88,8 @@ static const struct row rows[] = {
 	 TAKES_GUEST, OPT_REALTIME},
 	{"clock", "KIND", "how places are found again: auto, emul or state (auto)", TAKES_CLOCK, OPT_CLOCK},
 	{"to", "POS", "stop at this position: BOUNDARY or BOUNDARY+STEPS", TAKES_TO, OPT_TO},
+	{"gdb", "ADDR", "wait for gdb at this Unix socket (a path) or port of this machine, instead of replaying", TAKES_TO, OPT_GDB},
+	{"gdb-allow-remote", NULL, "ADDR may be one that other machines reach", TAKES_TO, OPT_GDB_ALLOW_REMOTE},
 	{"before", "POS", "look only at what happened before this position", TAKES_BEFORE, OPT_BEFORE},
 	{"physical", NULL, "the address is guest-physical", TAKES_BEFORE, OPT_PHYSICAL},
 	{"symbols", "FILE", "names and lines: vmlinux or, also as FILE@ADDR, a Linux module; may be repeated",
@@ -281,6 +285,12 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		break;
 	case OPT_CLOCK:
 		rc = parse_clock(arg, o, err);
+		break;
+	case OPT_GDB:
+		o->gdb = arg;
+		break;
+	case OPT_GDB_ALLOW_REMOTE:
+		o->gdb_allow_remote = true;
 		break;
 	case OPT_TO:
 	case OPT_BEFORE:

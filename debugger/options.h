@@ -46,6 +46,8 @@ struct options {
 	enum clock_choice clock;
 	bool has_to;
 	struct position to;
+	const char *gdb; /* where gdb is to connect */
+	bool gdb_allow_remote;
 	/* Questions. */
 	gva_t address;
 	uint64_t length;

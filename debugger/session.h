@@ -56,6 +56,9 @@ int session_status(const struct machine *m);
 /* On stderr: how it ended, where, how much guest time; what was rewritten in modules. */
 void session_report_end(const struct machine *m, const char *what);
 
+/* cmd_gdb.c: serve the recording o->file to gdb at o->gdb. Returns the exit status. */
+int gdb_serve_replay(const struct options *o);
+
 /* Print the sentence and return STATUS_FAILED. */
 /* "sse 12, syscall 345"; nothing if there was nothing. */
 void session_print_assists(FILE *to, const char *label, const struct assist_counts *counts);

@@ -38,6 +38,8 @@ struct timeline {
 	uint64_t work;     /* ns of replaying from the start to the present */
 	uint64_t last_progress;
 	uint64_t restores, retries;
+	const char *path;
+	struct position last; /* 0: not known yet */
 
 	/* While continuing. */
 	const struct timeline_stops *stops;
@@ -65,6 +67,26 @@ struct position timeline_position(const struct timeline *t)
 bool timeline_at_end(const struct timeline *t)
 {
 	return t->replay.machine->end != END_NONE;
+}
+
+int timeline_last(struct timeline *t, struct position *last, struct err *err)
+{
+	struct replay_file *f;
+	struct event e = {0};
+	int rc = 0;
+
+	if (!t->last.boundary) {
+		rc = replay_file_open(&f, t->path, err);
+		if (rc < 0)
+			return rc;
+		do {
+			rc = replay_file_next(f, &e, err);
+		} while (rc > 0);
+		replay_file_close(f);
+		t->last.boundary = e.boundary;
+	}
+	*last = t->last;
+	return rc;
 }
 
 /* --- checkpoints ----------------------------------------------------------------------------- */
@@ -236,7 +258,7 @@ static int run_until(struct timeline *t, struct position target, struct timeline
 			*found = true;
 			break;
 		}
-		if (t->o.interrupted && *t->o.interrupted)
+		if (t->o.interrupt && t->o.interrupt(t->o.interrupt_ctx))
 			return err_set(err, EINTR, "interrupted");
 		tell_progress(t, target);
 		last = find_checkpoint(t, timeline_position(t));
@@ -372,6 +394,8 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 	int rc = begin_stops(t, stops, err);
 
 	*stop = (struct timeline_stop){.reason = TIMELINE_END};
+	if (stops->here)
+		replayer_count_here(t->replay.replayer);
 	if (rc == 0)
 		rc = run_until(t, end, stop, &found, err);
 	return end_stops(t, rc, err);
@@ -484,6 +508,7 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	if (!t)
 		return err_set(err, ENOMEM, "out of memory");
 	t->o = *options;
+	t->path = path;
 	ro.watched = on_watched;
 	ro.watched_ctx = t;
 	rc = replay_open(&t->replay, path, use_clock, &ro, output, output_ctx, err);

@@ -13,8 +13,9 @@
 struct timeline_options {
 	uint64_t memory;       /* bytes that checkpoints may take in all; 0: TIMELINE_MEMORY */
 	const char *spill_dir; /* for what is over; NULL: /var/tmp */
-	/* Ends a long run where it is; may be NULL. */
-	const volatile sig_atomic_t *interrupted;
+	/* Asked several times a second: true ends a long run where it is. May be NULL. */
+	bool (*interrupt)(void *ctx);
+	void *interrupt_ctx;
 	/* Called a few times a second while a run goes on; may be NULL. */
 	void (*progress)(void *ctx, struct position now, struct position target);
 	void *progress_ctx;
@@ -36,6 +37,9 @@ struct position timeline_position(const struct timeline *t);
 /* The end of the trace has been reached. */
 bool timeline_at_end(const struct timeline *t);
 
+/* The last boundary of the trace, which is read up to its end for it the first time. */
+int timeline_last(struct timeline *t, struct position *last, struct err *err);
+
 /*
  * Go to a position, before or after the present one. Where it does not exist, to the next one that does: a boundary with
  * fewer steps leads to the boundary after it; one behind the end, to the end. -EINTR: stopped on request, at a position
@@ -50,6 +54,7 @@ int timeline_reverse_step(struct timeline *t, uint64_t n, struct err *err);
 /* What to stop at while going forward or back. */
 struct timeline_stops {
 	struct breakpoint_set breakpoints;
+	bool here; /* going forward, the present place counts as well */
 	/* Asked at each hit, with the machine standing there; false: it does not count. May be NULL. */
 	bool (*wanted)(void *ctx, struct timeline *t);
 	void *ctx;

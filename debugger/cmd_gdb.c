@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "debugger/commands.h"
+#include "debugger/gdb_target.h"
+#include "debugger/session.h"
+#include "gdbstub/listen.h"
+#include "gdbstub/session.h"
+#include "vmm/kick.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Serve one gdb after the other until `quit`, or, with `once`, the first one. */
+static int serve(struct gdb_listener *l, struct timeline *t, struct gdb_view *view, bool once, struct err *err)
+{
+	struct gdb_session_options so = {.listen_fd = l->fd, .quit = once ? NULL : session_catch_interrupts()};
+	enum gdb_end end = GDB_END_LOST;
+	int rc = 0;
+
+	gdb_view_init(view, t);
+	do {
+		struct err why = {0};
+		int fd;
+
+		rc = gdb_listener_accept(l, -1, so.quit, &fd, err);
+		if (rc < 0)
+			break;
+		rc = gdb_session_serve(fd, &so, &view->target, &end, &why);
+		if (rc < 0)
+			*err = why;
+		else if (why.text[0])
+			fprintf(stderr, "hindsight: %s; waiting for the next gdb\n", why.text);
+	} while (rc == 0 && !once && end != GDB_END_KILLED);
+	return rc == -EINTR ? 0 : rc;
+}
+
+/* A recording as a target for whoever connects to l. */
+static int serve_recording(const struct options *o, struct gdb_listener *l, bool once, struct err *err)
+{
+	struct gdb_view view = {0};
+	struct timeline_options to = {.interrupt = gdb_view_interrupted, .interrupt_ctx = &view};
+	struct timeline *t = NULL;
+	int rc = host_pin_thread(err);
+
+	if (rc == 0)
+		rc = timeline_open(&t, o->file, o->clock != CLOCK_CHOICE_STATE, &to, NULL, NULL, err);
+	if (rc == 0)
+		rc = serve(l, t, &view, once, err);
+	timeline_close(t);
+	return rc;
+}
+
+int gdb_serve_replay(const struct options *o)
+{
+	struct gdb_listener l;
+	struct err err = {0};
+	int rc = gdb_listener_open(&l, o->gdb, o->gdb_allow_remote, &err);
+
+	if (rc < 0)
+		return session_fail(&err);
+	if (l.remote)
+		fprintf(stderr, "hindsight: warning: whoever reaches %s can read all of the guest\n", l.name);
+	fprintf(stderr, "hindsight: gdb can connect with: target remote %s\n", l.name);
+	rc = serve_recording(o, &l, false, &err);
+	gdb_listener_close(&l);
+	return rc < 0 ? session_fail(&err) : STATUS_OK;
+}
+
+/* --- hindsight gdb ----------------------------------------------------------------------------- */
+
+/* What is made for one gdb and goes with it. */
+struct desk {
+	char dir[64];
+	char kernel[80], socket[80];
+	char commands[PATH_MAX]; /* hindsight.py; empty if it is not to be found */
+};
+
+/* The kernel comes out of the trace, for its symbols. */
+static int unpack_kernel(const char *trace, const char *path, struct err *err)
+{
+	struct replay_file *f;
+	int rc = replay_file_open(&f, trace, err);
+	FILE *out;
+
+	if (rc < 0)
+		return rc;
+	out = fopen(path, "we");
+	if (!out || fwrite(f->image.kernel, 1, f->image.kernel_size, out) != f->image.kernel_size)
+		rc = err_sys(err, errno, "cannot write the guest's kernel to %s", path);
+	if (out && fclose(out) != 0 && rc == 0)
+		rc = err_sys(err, errno, "cannot write the guest's kernel to %s", path);
+	replay_file_close(f);
+	return rc;
+}
+
+/* Beside the program in a build, or where it is installed. */
+static void find_commands(struct desk *d)
+{
+	static const char *const places[] = {"../gdbstub/hindsight.py", "../share/hindsight/hindsight.py"};
+	char self[PATH_MAX - 64];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *slash;
+
+	self[n < 0 ? 0 : n] = 0;
+	slash = strrchr(self, '/');
+	for (size_t i = 0; slash && i < ARRAY_SIZE(places); i++) {
+		slash[1] = 0;
+		snprintf(d->commands, sizeof(d->commands), "%s%s", self, places[i]);
+		if (access(d->commands, R_OK) == 0)
+			return;
+	}
+	d->commands[0] = 0;
+}
+
+static void become_gdb(const struct desk *d, int argc, char **argv)
+{
+	char remote[128], source[PATH_MAX + 16];
+	char *args[64] = {"gdb", "-q", (char *)d->kernel, "-ex", remote};
+	int n = 5;
+
+	snprintf(remote, sizeof(remote), "target remote %s", d->socket);
+	if (d->commands[0]) {
+		snprintf(source, sizeof(source), "source %s", d->commands);
+		args[n++] = "-ex";
+		args[n++] = source;
+	}
+	for (int i = 2; i < argc && n + 1 < (int)ARRAY_SIZE(args); i++)
+		args[n++] = argv[i];
+	execvp("gdb", args);
+	fprintf(stderr, "hindsight: cannot start gdb: %s; install it, or use hindsight replay --gdb\n", strerror(errno));
+	_exit(127);
+}
+
+static int with_gdb(const struct options *o, struct desk *d, int argc, char **argv, struct err *err)
+{
+	struct gdb_listener l;
+	pid_t child;
+	int status, rc = unpack_kernel(o->file, d->kernel, err);
+
+	if (rc < 0)
+		return rc;
+	rc = gdb_listener_open(&l, d->socket, false, err);
+	if (rc < 0)
+		return rc;
+	child = fork();
+	if (child == 0)
+		become_gdb(d, argc, argv);
+	/* Ctrl-C is for gdb, which passes it on. */
+	signal(SIGINT, SIG_IGN);
+	rc = child < 0 ? err_sys(err, errno, "cannot start gdb") : serve_recording(o, &l, true, err);
+	gdb_listener_close(&l);
+	if (child > 0)
+		waitpid(child, &status, 0);
+	return rc;
+}
+
+int cmd_gdb(int argc, char **argv)
+{
+	struct desk d = {0};
+	struct options o;
+	struct err err = {0};
+	int rc;
+
+	if (argc < 2 || strcmp(argv[1], "--help") == 0) {
+		printf("usage: hindsight gdb FILE [GDB ARGUMENTS]\n\nStart gdb on a recording: with the kernel's symbols out of the trace, "
+		       "connected, and with\nhindsight's commands (hindsight help). It goes forward and back.\n");
+		return argc < 2 ? STATUS_FAILED : STATUS_OK;
+	}
+	if (options_parse(2, argv, TAKES_FILE, &o, &err) < 0)
+		return session_fail(&err);
+	snprintf(d.dir, sizeof(d.dir), "/tmp/hindsight-gdb.XXXXXX");
+	if (!mkdtemp(d.dir)) {
+		err_sys(&err, errno, "cannot make a directory in /tmp");
+		return session_fail(&err);
+	}
+	snprintf(d.kernel, sizeof(d.kernel), "%s/kernel", d.dir);
+	snprintf(d.socket, sizeof(d.socket), "%s/gdb", d.dir);
+	find_commands(&d);
+	rc = with_gdb(&o, &d, argc, argv, &err);
+	unlink(d.kernel);
+	rmdir(d.dir);
+	return rc < 0 ? session_fail(&err) : STATUS_OK;
+}
