@@ -549,7 +549,7 @@ static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pa
 			 struct err *err)
 {
 	struct aim over = {.step = true, .no_pf_entry = true};
-	bool repaired, from_user;
+	bool repaired, from_user, kicked = false;
 	int rc = try_syscall_repair(v, &from_user, &repaired, err);
 
 	if (rc < 0)
@@ -564,7 +564,13 @@ static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pa
 		v->pf_judged = true;
 		return 0;
 	}
-	rc = run_once(v, &over, pass, err);
+	/* A kick waits until it is past: a timer that is as short as this takes would come each time. */
+	do {
+		rc = run_once(v, &over, pass, err);
+		kicked = kicked || *pass == PASS_KICK;
+	} while (rc == 0 && *pass == PASS_KICK);
+	if (kicked)
+		vcpu_kick(v);
 	/* Past the handler's first instruction: to the caller that is like an assist. */
 	if (rc == 0 && *pass == PASS_STEP)
 		*pass = PASS_ASSISTED;
