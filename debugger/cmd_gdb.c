@@ -165,13 +165,14 @@ int cmd_gdb(int argc, char **argv)
 	struct err err = {0};
 	int rc;
 
-	if (argc < 2 || strcmp(argv[1], "--help") == 0) {
+	/* What follows the file is gdb's. */
+	if (options_parse(argc < 2 ? argc : 2, argv, TAKES_FILE, &o, &err) < 0)
+		return session_fail(&err);
+	if (o.help) {
 		printf("usage: hindsight gdb FILE [GDB ARGUMENTS]\n\nStart gdb on a recording: with the kernel's symbols out of the trace, "
 		       "connected, and with\nhindsight's commands (hindsight help). It goes forward and back.\n");
-		return argc < 2 ? STATUS_FAILED : STATUS_OK;
+		return STATUS_OK;
 	}
-	if (options_parse(2, argv, TAKES_FILE, &o, &err) < 0)
-		return session_fail(&err);
 	snprintf(d.dir, sizeof(d.dir), "/tmp/hindsight-gdb.XXXXXX");
 	if (!mkdtemp(d.dir)) {
 		err_sys(&err, errno, "cannot make a directory in /tmp");

@@ -6,6 +6,20 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* User code that runs now may be the cause. */
+static void name_user_code(struct machine *m)
+{
+	struct user_code *u;
+	struct kvm_sregs sregs;
+
+	if (user_code_create(&u, NULL) < 0)
+		return;
+	if (vcpu_get_sregs(&m->vcpu[0], &sregs, NULL) == 0)
+		user_code_scan(u, m->mem, &sregs);
+	session_print_user_code(u);
+	user_code_destroy(u);
+}
+
 /* Tell all there is to know about a divergence. */
 static void report_divergence(const struct session *s, const char *path)
 {
@@ -16,6 +30,7 @@ static void report_divergence(const struct session *s, const char *path)
 	struct err err = {0};
 
 	divergence_print(stderr, s->replay.replayer);
+	name_user_code(s->replay.machine);
 	fprintf(stderr, "  looking for where it began: replaying twice from boundary %" PRIu64 " ...\n",
 		d->last_good);
 	if (divergence_locate(path, &as_replayed, d, &site, &err) < 0)

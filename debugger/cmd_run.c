@@ -154,8 +154,10 @@ static int run_guest(const struct options *o, const struct guest_image *image, b
 	}
 	assist_count(&m->vcpu[0], &assists);
 	session_print_assists(stderr, "hindsight: completed for this host's KVM: ", &assists);
-	if (w)
+	if (w) {
 		report_recording(recorder, w, o->output);
+		session_print_user_code(recorder_user_code(recorder));
+	}
 out:
 	if (rc < 0)
 		status = session_fail(&err);

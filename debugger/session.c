@@ -294,3 +294,17 @@ int session_fail(const struct err *err)
 	fprintf(stderr, "hindsight: %s\n", err->text);
 	return STATUS_FAILED;
 }
+
+void session_print_user_code(const struct user_code *u)
+{
+	const struct user_code_place *place;
+	unsigned n = user_code_places(u, &place);
+
+	if (!n)
+		return;
+	fprintf(stderr, "hindsight: user code holds %u instruction%s whose result no host lets us decide; if the guest"
+			" executes one, replays can diverge:\n", n, n == 1 ? "" : "s");
+	for (unsigned i = 0; i < n && i < USER_CODE_PLACES; i++)
+		fprintf(stderr, "  %s at 0x%" PRIx64 " (page tables at 0x%" PRIx64 ")\n",
+			user_instruction_name(place[i].instruction), place[i].gva.v, place[i].cr3);
+}

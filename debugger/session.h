@@ -59,6 +59,9 @@ void session_report_end(const struct machine *m, const char *what);
 /* cmd_gdb.c: serve the recording o->file to gdb at o->gdb. Returns the exit status. */
 int gdb_serve_replay(const struct options *o);
 
+/* Name the instructions found in user code that a replay cannot repeat; nothing if there are none. */
+void session_print_user_code(const struct user_code *u);
+
 /* Print the sentence and return STATUS_FAILED. */
 /* "sse 12, syscall 345"; nothing if there was nothing. */
 void session_print_assists(FILE *to, const char *label, const struct assist_counts *counts);

@@ -45,6 +45,7 @@ struct recorder {
 	struct event_codec codec;
 	struct buf log;
 	struct recorder_counts counts;
+	struct user_code *user_code;
 
 	uint64_t start;       /* host_ns at the start */
 	uint64_t last_flush;  /* host_ns */
@@ -98,11 +99,24 @@ static int log_event(struct recorder *r, const struct event *e, struct err *err)
 	return 0;
 }
 
+static int look_at_user_code(struct recorder *r, struct machine *m, struct err *err)
+{
+	struct kvm_sregs sregs;
+	int rc = vcpu_get_sregs(&m->vcpu[0], &sregs, err);
+
+	if (rc == 0)
+		user_code_scan(r->user_code, m->mem, &sregs);
+	return rc;
+}
+
 static int log_digest(struct recorder *r, struct machine *m, struct err *err)
 {
 	struct event e = {.type = EVENT_DIGEST, .boundary = m->boundary};
 	int rc = machine_digest(m, &e.digest.digest, err);
 
+	if (rc < 0)
+		return rc;
+	rc = look_at_user_code(r, m, err);
 	if (rc < 0)
 		return rc;
 	e.digest.regs = event_regs(&m->vcpu[0]);
@@ -559,8 +573,11 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	r->jitter = m->config.seed;
 	for (unsigned i = 0; i < options->n_sources && i < INPUT_CHANNELS; i++)
 		r->source[r->sources++] = options->sources[i];
-	rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
+	rc = user_code_create(&r->user_code, err);
+	if (rc == 0)
+		rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
 	if (rc < 0) {
+		user_code_destroy(r->user_code);
 		free(r);
 		return rc;
 	}
@@ -597,6 +614,9 @@ int recorder_finish(struct recorder *r, struct err *err)
 		return 0;
 	if (m->end == END_NONE)
 		return flush(r, err); /* failed: what was logged is all there is */
+	rc = look_at_user_code(r, m, err);
+	if (rc < 0)
+		return rc;
 	e.end.end = m->end;
 	e.end.code = m->end_code;
 	e.end.vtime = m->vtime;
@@ -614,63 +634,19 @@ int recorder_finish(struct recorder *r, struct err *err)
 	return rc < 0 ? rc : write_end(r, err);
 }
 
-static int write_file(struct trace_writer *w, uint8_t which, const uint8_t *data, size_t size,
-		      struct err *err)
-{
-	const size_t chunk = TRACE_FRAME_RAW_MAX - 9;
-	struct buf b = {0};
-	int rc = 0;
-
-	for (size_t at = 0; at < size && rc == 0; at += chunk) {
-		size_t n = size - at < chunk ? size - at : chunk;
-
-		buf_clear(&b);
-		buf_put_u8(&b, which);
-		buf_put_u64(&b, size);
-		buf_put(&b, data + at, n);
-		rc = b.failed ? err_set(err, ENOMEM, "out of memory")
-			      : trace_writer_frame(w, TRACE_FILE, b.data, b.len, err);
-	}
-	buf_free(&b);
-	return rc;
-}
-
-int recorder_write_head(struct trace_writer *w, struct trace_machine *tm,
-			const struct guest_image *image, struct err *err)
-{
-	struct buf b = {0};
-	int rc;
-
-	tm->kernel_size = image->kernel_size;
-	tm->initrd_size = image->initrd_size;
-	tm->disk_size = image->disk_size;
-	if (tm->thin)
-		tm->disk_hash = XXH3_64bits(image->disk, image->disk_size);
-	if (image->kernel_size > TRACE_FILE_MAX || image->initrd_size > TRACE_FILE_MAX)
-		return err_set(err, EFBIG, "a kernel or initrd over 1 GiB does not fit into a trace");
-	if (image->disk_size > TRACE_FILE_MAX && !tm->thin)
-		return err_set(err, EFBIG,
-			       "a disk image over 1 GiB does not fit into a trace; record with --thin and keep the image");
-	trace_machine_encode(tm, &b);
-	rc = b.failed ? err_set(err, ENOMEM, "out of memory")
-		      : trace_writer_frame(w, TRACE_MACHINE, b.data, b.len, err);
-	buf_free(&b);
-	if (rc == 0)
-		rc = write_file(w, TRACE_FILE_KERNEL, image->kernel, image->kernel_size, err);
-	if (rc == 0)
-		rc = write_file(w, TRACE_FILE_INITRD, image->initrd, image->initrd_size, err);
-	if (rc == 0 && !tm->thin)
-		rc = write_file(w, TRACE_FILE_DISK, image->disk, image->disk_size, err);
-	return rc;
-}
-
 void recorder_destroy(struct recorder *r)
 {
 	if (!r)
 		return;
 	kick_timer_destroy(&r->timer);
 	buf_free(&r->log);
+	user_code_destroy(r->user_code);
 	free(r);
+}
+
+const struct user_code *recorder_user_code(const struct recorder *r)
+{
+	return r->user_code;
 }
 
 const struct recorder_counts *recorder_counts(const struct recorder *r)

@@ -10,6 +10,7 @@
 #include "replay/input.h"
 #include "replay/trace.h"
 #include "vmm/machine.h"
+#include "vmm/user_code.h"
 
 struct recorder;
 
@@ -42,6 +43,8 @@ int recorder_create(struct recorder **r, struct machine *m, const struct recorde
 int recorder_finish(struct recorder *r, struct err *err);
 void recorder_destroy(struct recorder *r);
 const struct recorder_counts *recorder_counts(const struct recorder *r);
+/* Instructions that no host lets us decide, in user code that was there at digests. */
+const struct user_code *recorder_user_code(const struct recorder *r);
 
 /* Write the machine description and the guest's files: the head of every trace. tm's sizes are filled in. */
 int recorder_write_head(struct trace_writer *w, struct trace_machine *tm,

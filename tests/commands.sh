@@ -201,6 +201,14 @@ info() {
 	fi
 }
 
+# Instructions that cannot be decided are found in user code, and only there.
+user_code() {
+	hindsight record -o "$tmp/user.trace" --append n=20 --kernel "$guests/user.elf"
+	check "record names an RDTSC in user code" said '^  rdtsc at 0x'
+	hindsight record -o "$tmp/user.trace" --kernel "$guests/instrs.elf"
+	check "record says nothing of those in kernel code" test "$(grep -c 'user code holds' "$tmp/err")" = 0
+}
+
 # What does not depend on timing comes out the same, recorded or not.
 same_output() {
 	local guest want
@@ -342,6 +350,7 @@ recording
 usage_errors
 positions
 info
+user_code
 same_output
 endings
 input

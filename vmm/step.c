@@ -67,22 +67,33 @@ void step_hide_flag(struct vcpu *v, enum step_care what)
 	}
 }
 
-/* An instruction that faulted under a step has pushed the host's TF into the exception's frame. The frame
- * is known by the address of the instruction, below an error code or not. */
-void step_hide_flag_in_frame(struct vcpu *v, uint64_t rip)
+/* Take TF out of a frame at `at` if it is that of a fault of the instruction at rip. */
+static void hide_flag_at(struct vcpu *v, const struct kvm_sregs *sregs, uint64_t at, uint64_t rip)
+{
+	uint64_t frame[3]; /* RIP, CS, RFLAGS */
+
+	if (paging_read(v->mem, sregs, GVA(at), frame, sizeof(frame)) < 0 || frame[0] != rip ||
+	    frame[1] > 0xffff || !(frame[2] & RFLAGS_TF))
+		return;
+	frame[2] &= ~(uint64_t)RFLAGS_TF;
+	paging_write(v->mem, sregs, GVA(at + 16), &frame[2], sizeof(frame[2]));
+}
+
+/*
+ * An instruction that faulted under a step has pushed the host's TF into the exception's frame, which is known by the
+ * address of the instruction. Either the step stopped at the handler, and the frame is on top of the stack, maybe
+ * below an error code; or the handler ran, and the step ended behind it or was cut short in it: then the frame is
+ * below where the stack was, aligned to 16 (SDM 3A 6.14.2), and what is left of it would be in memory for good.
+ */
+void step_hide_flag_in_frame(struct vcpu *v, const struct kvm_regs *before)
 {
 	struct kvm_sregs sregs;
-	uint64_t frame[4];
 
-	if (vcpu_get_sregs(v, &sregs, NULL) < 0 ||
-	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) < 0)
+	if ((before->rflags & RFLAGS_TF) || vcpu_get_sregs(v, &sregs, NULL) < 0)
 		return;
-	for (unsigned i = 0; i < 2; i++) {
-		uint64_t *flags = &frame[i + 2];
-
-		if (frame[i] != rip || frame[i + 1] > 0xffff || !(*flags & RFLAGS_TF))
-			continue;
-		*flags &= ~(uint64_t)RFLAGS_TF;
-		paging_write(v->mem, &sregs, GVA(vcpu_regs(v)->rsp + 8 * (i + 2)), flags, sizeof(*flags));
+	if (vcpu_regs(v)->rip != before->rip) {
+		hide_flag_at(v, &sregs, vcpu_regs(v)->rsp, before->rip);
+		hide_flag_at(v, &sregs, vcpu_regs(v)->rsp + 8, before->rip);
 	}
+	hide_flag_at(v, &sregs, (before->rsp & ~15ull) - 40, before->rip);
 }

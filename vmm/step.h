@@ -17,7 +17,7 @@ enum step_care { CARE_NONE, CARE_PUSHF, CARE_SYSCALL, CARE_HLT, CARE_IRET, CARE_
 enum step_care step_care_find(const struct vcpu *v, gva_t *target);
 /* After a step over such an instruction: take the host's TF out of what it stored. */
 void step_hide_flag(struct vcpu *v, enum step_care what);
-/* After a step over the instruction at rip that went somewhere else. */
-void step_hide_flag_in_frame(struct vcpu *v, uint64_t rip);
+/* After a step, or what began as one, from these registers: if the instruction faulted, its exception's frame. */
+void step_hide_flag_in_frame(struct vcpu *v, const struct kvm_regs *before);
 
 #endif

@@ -398,7 +398,7 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	enum bp_mechanism how = caps_breakpoint(v->caps);
 	bool planted = aim->has_breakpoint && how != BP_HW && !v->exit_stashed;
 	struct plant p = {0};
-	uint64_t rip = vcpu_regs(v)->rip;
+	struct kvm_regs before = *vcpu_regs(v);
 	int rc = 0;
 
 	if (aim->has_breakpoint && how == BP_NONE)
@@ -439,6 +439,8 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	breakpoint_set_disarm(v);
 	if (rc < 0)
 		return rc;
+	if (aim->step)
+		step_hide_flag_in_frame(v, &before);
 	if (rc == 0) {
 		*pass = PASS_KICK;
 		return 0;
@@ -466,8 +468,6 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	case KVM_EXIT_DEBUG:
 		if (care != CARE_NONE)
 			step_hide_flag(v, care);
-		if (aim->step && vcpu_regs(v)->rip != rip)
-			step_hide_flag_in_frame(v, rip);
 		return classify_debug(v, aim, pass, err);
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 		*pass = PASS_WINDOW;
