@@ -7,7 +7,8 @@
 #   scripts/npt-host.sh [-t SECONDS] [-o OUTDIR] [-m MIB] [-c CPUS] [-e NAME=VALUE]... [-f PATH]...
 #                       -- COMMAND [ARG]...
 #
-#   -t  time limit of the command (300). Boot and the way back out have two minutes more.
+#   -t  time limit of the command (300), by the machine's clock, which is slower than ours, and by ours with two
+#       minutes more for boot and the way back out
 #   -o  where results go (build/npt/last), see below
 #   -m  RAM of the machine in MiB; without it 2048, or more if the files ask for it
 #   -c  CPUs of the machine (1; with 2, QEMU at times runs a breakpoint that the kernel has patched away)
@@ -217,13 +218,16 @@ fi
 # q35 has an HPET and a PM timer. On microvm, which boots half a second faster, the kernel can only
 # measure the TSC against the PIT, fails at that as soon as the CPUs here are busy, and then hangs.
 # tsc=reliable, because it would drop the TSC anyway and take a clock that costs an exit to QEMU.
+# Time goes by instructions, 4 ns each (-icount), and a sleeping machine skips to its next timer. Else QEMU's
+# timers run in a thread of their own: on a busy machine an interrupt comes milliseconds of guest
+# progress late, which no host does whose timers interrupt the CPU they are meant for.
 # An oops ends the machine, so that a broken kernel is never taken for a passing test.
 append="console=ttyS0 quiet panic=-1 oops=panic tsc=reliable mitigations=off nokaslr"
 append+=" random.trust_cpu=on audit=0 reboot=triple"
 qemu=(
 	qemu-system-x86_64 -nodefaults -no-user-config -nographic -no-reboot
 	-M q35 -smp "$cpus" -m "$mib"
-	-accel "tcg,thread=multi,tb-size=512" -cpu "max,svm=on,npt=on"
+	-accel "tcg,thread=single,tb-size=512" -icount "shift=2,sleep=off" -cpu "max,svm=on,npt=on"
 	-kernel "$kernel/vmlinuz" -initrd "$work/initrd" -append "$append"
 	-chardev "file,id=console,path=$outdir/console.log" -serial chardev:console
 	-device virtio-serial-pci

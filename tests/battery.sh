@@ -4,14 +4,15 @@
 # Records the guests of tests/guests many times, interrupted at other places each time, and verifies
 # every recording by every way in which this host can find those places again.
 #
-#   tests/battery.sh [-r ROUNDS] [-j JOBS] [-q QUANTA] [-c CLOCKS] [-m MIN] [-a TEXT] [GUEST]...
+#   tests/battery.sh [-r ROUNDS] [-j JOBS] [-q QUANTA] [-c CLOCKS] [-m MIN] [-a TEXT]... [GUEST]...
 #
 #   -r  recordings of each guest (20), with the seeds 1 to ROUNDS
 #   -j  how many at a time (one for each CPU)
 #   -q  quanta in ms, taken by turns ("0.2 0.5 1 2 5 10 20")
 #   -c  clocks to verify with: "emul state", "state" (all that the host has)
 #   -m  fail if there are fewer landmarks in all (1000 if all guests run 20 rounds or more, else 0)
-#   -a  command line of all guests, say "ticks=20 ms=20" on a host where they run too long
+#   -a  command line of all guests, say "ticks=20 ms=20" on a host where they run too long; a word like
+#       "paging:n=5000" is for one of them. May be given several times
 #
 # A guest whose head says "timing: dependent" must print something else in at least one of several
 # recordings, or the test has not shown anything; one that says "independent" must always print the
@@ -43,7 +44,7 @@ while getopts r:j:q:c:m:a: option; do
 	q) quanta=$OPTARG ;;
 	c) clocks=$OPTARG ;;
 	m) min=$OPTARG ;;
-	a) append=$OPTARG ;;
+	a) append+=" $OPTARG" ;;
 	*) usage ;;
 	esac
 done
@@ -85,6 +86,19 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+
+# Those words of -a that are for a guest.
+append_for() {
+	local word
+
+	for word in $append; do
+		case $word in
+		"$1":*) echo -n "${word#*:} " ;;
+		*:*) ;;
+		*) echo -n "$word " ;;
+		esac
+	done
+}
 
 # --- One recording and its verifications -----------------------------------------------------------
 
@@ -141,7 +155,7 @@ one() {
 	fi
 	what="$guest seed $seed quantum $quantum recorded with --clock $clock"
 	timeout -s KILL "$limit" "$HINDSIGHT" record -o "$trace" --kernel "$BUILD/guests/$guest.elf" \
-		--seed "$seed" --quantum "$quantum" --clock "$clock" --append "$append" \
+		--seed "$seed" --quantum "$quantum" --clock "$clock" --append "$(append_for "$guest")" \
 		--max-seconds $((limit - 10)) "${input[@]}" >"$base.out" 2>"$log" </dev/null || recorded=$?
 	if [[ -n $feeder ]]; then
 		kill "$feeder" 2>/dev/null || true

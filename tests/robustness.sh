@@ -196,7 +196,11 @@ full_disk() {
 	check "no room for the head: nothing to replay" said 'nothing to replay'
 	rm -f "$tmp/limited.trace" "$tmp/tiny.trace" "$big"
 
-	limited 50 run --kernel "$guest"
+	(
+		ulimit -v $((200 << 10))
+		exec timeout "$limit" "$HINDSIGHT" run --mem 4096 --kernel "$guest" >/dev/null
+	) 2>"$tmp/err"
+	status=$?
 	check "no room for guest RAM: status $failed_status" is_status "$failed_status"
 	check "no room for guest RAM: says so" said 'guest RAM'
 
