@@ -497,12 +497,8 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 /* A step over a return to user mode, where a step of KVM's does not stop in time. */
 static int return_by_hand(struct vcpu *v, bool *made, struct err *err)
 {
-	int rc = vcpu_complete(v, err);
-
 	*made = false;
-	if (rc < 0 || v->exit_stashed)
-		return rc;
-	return vcpu_return_to_user(v, made, err);
+	return v->exit_stashed ? 0 : vcpu_return_to_user(v, made, err);
 }
 
 /*
@@ -517,8 +513,13 @@ static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, stru
 	bool made;
 	int rc;
 
-	if (aim->step)
+	if (aim->step) {
+		/* Else it depends on the host whether the step ends with the access or behind it. */
+		rc = vcpu_complete(v, err);
+		if (rc < 0)
+			return rc;
 		care = step_care_find(v, &how.breakpoint);
+	}
 	if (care == CARE_TO_USER && !v->caps->step[1]) {
 		rc = return_by_hand(v, &made, err);
 		if (rc < 0 || made) {
