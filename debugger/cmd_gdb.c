@@ -79,20 +79,31 @@ struct desk {
 	char commands[PATH_MAX]; /* hindsight.py; empty if it is not to be found */
 };
 
-/* The kernel comes out of the trace, for its symbols. */
+static int write_kernel(const struct guest_image *image, const char *path, struct err *err)
+{
+	FILE *out = fopen(path, "we");
+	bool whole = out && fwrite(image->kernel, 1, image->kernel_size, out) == image->kernel_size;
+
+	if (out && fclose(out) != 0)
+		whole = false;
+	return whole ? 0 : err_sys(err, errno, "cannot write the guest's kernel to %s", path);
+}
+
+/* The kernel comes out of the trace, for its symbols; gdb does not read a bzImage. */
 static int unpack_kernel(const char *trace, const char *path, struct err *err)
 {
 	struct replay_file *f;
+	struct guest_image image;
+	uint8_t *unpacked = NULL;
 	int rc = replay_file_open(&f, trace, err);
-	FILE *out;
 
 	if (rc < 0)
 		return rc;
-	out = fopen(path, "we");
-	if (!out || fwrite(f->image.kernel, 1, f->image.kernel_size, out) != f->image.kernel_size)
-		rc = err_sys(err, errno, "cannot write the guest's kernel to %s", path);
-	if (out && fclose(out) != 0 && rc == 0)
-		rc = err_sys(err, errno, "cannot write the guest's kernel to %s", path);
+	image = f->image;
+	rc = loader_unpack(&image, &unpacked, err);
+	if (rc == 0)
+		rc = write_kernel(&image, path, err);
+	free(unpacked);
 	replay_file_close(f);
 	return rc;
 }
