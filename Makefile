@@ -89,7 +89,7 @@ $(BUILD)/tests/fake_program.elf: tests/gdb/fake_program.S
 	@mkdir -p $(@D)
 	$(Q)$(CC) -g -static -nostdlib -no-pie -Wl,-Ttext=0x1000,-e,main,--build-id=none,-z,max-page-size=4096 -o $@ $<
 
-$(BUILD)/tests/bench $(BUILD)/tests/bench_snapshot: $(BUILD)/tests/%: $(BUILD)/obj/tests/bench/%.o \
+$(BUILD)/tests/bench $(BUILD)/tests/bench_snapshot $(BUILD)/tests/bench_timeline: $(BUILD)/tests/%: $(BUILD)/obj/tests/bench/%.o \
 		$(BUILD)/obj/tests/bench/bench_loop.o $(BUILD)/obj/tests/bench/figure.o $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
@@ -160,9 +160,11 @@ linux:
 .PHONY: bench
 bench:
 	$(Q)scripts/deps.sh build
-	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/tests/bench $(BUILD)/tests/bench_snapshot
+	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/tests/bench \
+		$(BUILD)/tests/bench_snapshot $(BUILD)/tests/bench_timeline
 	$(Q)$(BUILD)/tests/bench
 	$(Q)$(BUILD)/tests/bench_snapshot
+	$(Q)$(BUILD)/tests/bench_timeline
 
 # --- checks -------------------------------------------------------------------------------------
 
