@@ -79,21 +79,15 @@ static void hide_flag_at(struct vcpu *v, const struct kvm_sregs *sregs, uint64_t
 	paging_write(v->mem, sregs, GVA(at + 16), &frame[2], sizeof(frame[2]));
 }
 
-/*
- * An instruction that faulted under a step has pushed the host's TF into the exception's frame, which is known by the
- * address of the instruction. Either the step stopped at the handler, and the frame is on top of the stack, maybe
- * below an error code; or the handler ran, and the step ended behind it or was cut short in it: then the frame is
- * below where the stack was, aligned to 16 (SDM 3A 6.14.2), and what is left of it would be in memory for good.
- */
+/* An instruction that faulted under a step has pushed the host's TF into the exception's frame, which is known by the
+ * address of the instruction and lies on top of the handler's stack, maybe below an error code. */
 void step_hide_flag_in_frame(struct vcpu *v, const struct kvm_regs *before)
 {
 	struct kvm_sregs sregs;
 
-	if ((before->rflags & RFLAGS_TF) || vcpu_get_sregs(v, &sregs, NULL) < 0)
+	if ((before->rflags & RFLAGS_TF) || vcpu_regs(v)->rip == before->rip ||
+	    vcpu_get_sregs(v, &sregs, NULL) < 0)
 		return;
-	if (vcpu_regs(v)->rip != before->rip) {
-		hide_flag_at(v, &sregs, vcpu_regs(v)->rsp, before->rip);
-		hide_flag_at(v, &sregs, vcpu_regs(v)->rsp + 8, before->rip);
-	}
-	hide_flag_at(v, &sregs, (before->rsp & ~15ull) - 40, before->rip);
+	hide_flag_at(v, &sregs, vcpu_regs(v)->rsp, before->rip);
+	hide_flag_at(v, &sregs, vcpu_regs(v)->rsp + 8, before->rip);
 }
