@@ -275,9 +275,12 @@ static int resume(void *ctx, struct gdb_session *s, const struct gdb_resume *r, 
 static int restart(void *ctx, struct gdb_session *s, const char *args, struct err *err)
 {
 	struct gdb_view *v = ctx;
+	int rc;
 
 	v->session = s;
-	return gdb_monitor_seek(v, *args ? args : "0", err);
+	rc = gdb_monitor_seek(v, *args ? args : "0", err);
+	v->session = NULL;
+	return rc;
 }
 
 static int monitor(void *ctx, struct gdb_session *s, const char *line, struct err *err)
