@@ -494,13 +494,6 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	}
 }
 
-/* A step over a return to user mode, where a step of KVM's does not stop in time. */
-static int return_by_hand(struct vcpu *v, bool *made, struct err *err)
-{
-	*made = false;
-	return v->exit_stashed ? 0 : vcpu_return_to_user(v, made, err);
-}
-
 /*
  * As run_armed; a step is made in the way that the instruction needs. Where user code cannot be stepped,
  * the TF of a step would go to the guest: the step ends when the guest enters its kernel by SYSCALL or
@@ -520,8 +513,8 @@ static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, stru
 			return rc;
 		care = step_care_find(v, &how.breakpoint);
 	}
-	if (care == CARE_TO_USER && !v->caps->step[1]) {
-		rc = return_by_hand(v, &made, err);
+	if (care == CARE_TO_USER && !v->caps->step[1] && !v->exit_stashed) {
+		rc = vcpu_return_to_user(v, &made, err);
 		if (rc < 0 || made) {
 			*pass = PASS_STEP;
 			return rc;
