@@ -3,7 +3,13 @@
 
 #include "vmm/paging.h"
 
+#include <string.h>
+
 #define RFLAGS_TF (1u << 8)
+#define EFER_LMA (1u << 10)
+/* The 64-bit TSS (SDM 3A, figure 8-11). */
+#define TSS_RSP0 4u
+#define TSS_IST1 36u
 
 bool vcpu_after_shadow(const struct vcpu *v)
 {
@@ -14,6 +20,22 @@ bool vcpu_after_shadow(const struct vcpu *v)
 	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rip - 2), b, 2) < 0)
 		return false;
 	return b[1] == 0xfb || (b[0] == 0x8e && (b[1] & 0xf8) == 0xd0);
+}
+
+bool step_handler(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned vector,
+		  gva_t *entry)
+{
+	uint8_t gate[16] = {0};
+	size_t size = sregs->efer & EFER_LMA ? 16 : 8;
+
+	if ((vector + 1) * size - 1 > sregs->idt.limit ||
+	    paging_read(v->mem, sregs, GVA(sregs->idt.base + vector * size), gate, size) < 0)
+		return false;
+	entry->v = (uint64_t)gate[0] | (uint64_t)gate[1] << 8 | (uint64_t)gate[6] << 16 |
+		   (uint64_t)gate[7] << 24;
+	for (unsigned i = 0; i < 4 && size == 16; i++)
+		entry->v |= (uint64_t)gate[8 + i] << (32 + 8 * i);
+	return (gate[5] & 0x80) != 0;
 }
 
 enum step_care step_care_find(const struct vcpu *v, gva_t *target)
@@ -67,27 +89,52 @@ void step_hide_flag(struct vcpu *v, enum step_care what)
 	}
 }
 
-/* Take TF out of a frame at `at` if it is that of a fault of the instruction at rip. */
-static void hide_flag_at(struct vcpu *v, const struct kvm_sregs *sregs, uint64_t at, uint64_t rip)
+static void note_frame(struct step_frames *f, const struct vcpu *v, uint64_t stack)
 {
-	uint64_t frame[3]; /* RIP, CS, RFLAGS */
+	struct step_frame *frame = &f->frame[f->n];
 
-	if (paging_read(v->mem, sregs, GVA(at), frame, sizeof(frame)) < 0 || frame[0] != rip ||
-	    frame[1] > 0xffff || !(frame[2] & RFLAGS_TF))
-		return;
-	frame[2] &= ~(uint64_t)RFLAGS_TF;
-	paging_write(v->mem, sregs, GVA(at + 16), &frame[2], sizeof(frame[2]));
+	/* SS, RSP, RFLAGS, CS and RIP are pushed below a stack aligned to 16, in this order. */
+	frame->at = GVA((stack & ~15ull) - 40);
+	if (paging_read(v->mem, &f->sregs, frame->at, frame->words, sizeof(frame->words)) == 0)
+		f->n++;
 }
 
-/* An instruction that faulted under a step has pushed the host's TF into the exception's frame, which is known by the
- * address of the instruction and lies on top of the handler's stack, maybe below an error code. */
-void step_hide_flag_in_frame(struct vcpu *v, const struct kvm_regs *before)
+void step_note_frames(const struct vcpu *v, struct step_frames *f)
 {
-	struct kvm_sregs sregs;
+	const struct kvm_regs *regs = vcpu_regs(v);
+	const struct kvm_sregs *sregs = &f->sregs;
+	uint64_t stack;
 
-	if ((before->rflags & RFLAGS_TF) || vcpu_regs(v)->rip == before->rip ||
-	    vcpu_get_sregs(v, &sregs, NULL) < 0)
+	f->n = 0;
+	if ((regs->rflags & RFLAGS_TF) || vcpu_get_sregs(v, &f->sregs, NULL) < 0 ||
+	    !(sregs->efer & EFER_LMA))
 		return;
-	hide_flag_at(v, &sregs, vcpu_regs(v)->rsp, before->rip);
-	hide_flag_at(v, &sregs, vcpu_regs(v)->rsp + 8, before->rip);
+	f->rip = regs->rip;
+	if (sregs->ss.dpl == 0)
+		note_frame(f, v, regs->rsp);
+	else if (paging_read(v->mem, sregs, GVA(sregs->tr.base + TSS_RSP0), &stack,
+			     sizeof(stack)) == 0)
+		note_frame(f, v, stack);
+	for (unsigned i = 0; i < TSS_ISTS; i++)
+		if (paging_read(v->mem, sregs, GVA(sregs->tr.base + TSS_IST1 + 8 * i), &stack,
+				sizeof(stack)) == 0 &&
+		    stack)
+			note_frame(f, v, stack);
+}
+
+void step_hide_flag_in_frames(struct vcpu *v, const struct step_frames *f)
+{
+	uint64_t words[STEP_FRAME_WORDS]; /* RIP, CS, RFLAGS */
+
+	for (unsigned i = 0; i < f->n; i++) {
+		const struct step_frame *old = &f->frame[i];
+
+		/* What was there before is the guest's own, whatever it looks like. */
+		if (paging_read(v->mem, &f->sregs, old->at, words, sizeof(words)) < 0 ||
+		    memcmp(words, old->words, sizeof(words)) == 0 || words[0] != f->rip ||
+		    words[1] > 0xffff || !(words[2] & RFLAGS_TF))
+			continue;
+		words[2] &= ~(uint64_t)RFLAGS_TF;
+		paging_write(v->mem, &f->sregs, GVA(old->at.v + 16), &words[2], sizeof(words[2]));
+	}
 }

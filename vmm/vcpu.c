@@ -6,6 +6,7 @@
 #include "vmm/cpuid.h"
 #include "vmm/paging.h"
 #include "vmm/step.h"
+#include "vmm/syscall_repair.h"
 #include "vmm/user_return.h"
 
 #include <errno.h>
@@ -17,16 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RFLAGS_IF (1u << 9)
-#define EFER_SCE 1u
 /* DR7: bit 10 is always one; G0 and G1 enable execution breakpoints 0 and 1 (SDM 3B 18.2.4). */
 #define DR7_ONE (1u << 10)
 #define DR7_G0 (1u << 1)
 #define DR7_G1 (1u << 3)
-#define MSR_STAR 0xc0000081u
-#define MSR_LSTAR 0xc0000082u
-/* Page-fault error code: user mode, instruction fetch (SDM 3A 4.7). */
-#define PF_USER_FETCH 0x14u
 
 int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *caps,
 		struct memory *mem, uint64_t xfeatures, struct err *err)
@@ -34,8 +29,12 @@ int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, const struct host_caps *c
 	int size = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	int rc;
 
-	*v = (struct vcpu){.fd = -1, .clock.fd = -1, .faults.fd = -1, .caps = caps, .mem = mem,
-			    .xfeatures = xfeatures};
+	*v = (struct vcpu){.fd = -1,
+			   .clock.fd = -1,
+			   .faults.fd = -1,
+			   .caps = caps,
+			   .mem = mem,
+			   .xfeatures = xfeatures};
 	if (size < (int)sizeof(struct kvm_run))
 		return err_sys(err, errno, "KVM gives no size for its run area");
 	v->fd = ioctl(vm_fd, KVM_CREATE_VCPU, 0);
@@ -165,78 +164,6 @@ int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err)
 	return 0;
 }
 
-/* Linear address of an IDT gate's handler (SDM 3A 6.14.1); false if it cannot be read. */
-static bool gate_target(struct vcpu *v, const struct kvm_sregs *sregs, unsigned vector, gva_t *entry)
-{
-	uint8_t gate[16] = {0};
-	size_t size = sregs->efer & (1u << 10) ? 16 : 8;
-
-	if ((vector + 1) * size - 1 > sregs->idt.limit ||
-	    paging_read(v->mem, sregs, GVA(sregs->idt.base + vector * size), gate, size) < 0)
-		return false;
-	entry->v = (uint64_t)gate[0] | (uint64_t)gate[1] << 8 | (uint64_t)gate[6] << 16 |
-		   (uint64_t)gate[7] << 24;
-	for (unsigned i = 0; i < 4 && size == 16; i++)
-		entry->v |= (uint64_t)gate[8 + i] << (32 + 8 * i);
-	return (gate[5] & 0x80) != 0;
-}
-
-/* Follow the guest's EFER.SCE and IDT[14]; both may change between any two exits. */
-static void update_syscall_repair(struct vcpu *v)
-{
-	const struct kvm_sregs *sregs = &v->run->s.regs.sregs;
-
-	v->syscall_repair =
-		(sregs->efer & EFER_SCE) && gate_target(v, sregs, 14, &v->pf_entry);
-}
-
-/*
- * At the guest's #PF entry, be it from user code or not: if this is a SYSCALL that set RIP, RCX, R11 and RFLAGS but stayed at CPL3 (so that
- * the fetch at LSTAR faulted), take the frame back and enter LSTAR at CPL0. A jump of user code to LSTAR
- * has IF set and stays a fault.
- */
-static int try_syscall_repair(struct vcpu *v, bool *from_user, bool *repaired, struct err *err)
-{
-	struct {
-		uint32_t nmsrs, pad; /* struct kvm_msrs without its flexible array */
-		struct kvm_msr_entry entry[2];
-	} msrs = {.nmsrs = 2, .entry = {{.index = MSR_STAR}, {.index = MSR_LSTAR}}};
-	uint64_t frame[6]; /* error code, RIP, CS, RFLAGS, RSP, SS */
-	struct kvm_sregs sregs;
-	struct kvm_regs *regs;
-	uint16_t cs;
-	int rc;
-
-	*from_user = *repaired = false;
-	rc = vcpu_get_sregs(v, &sregs, err);
-	if (rc < 0)
-		return rc;
-	if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) < 0)
-		return 0;
-	*from_user = (frame[2] & 3) == 3;
-	if ((frame[0] & PF_USER_FETCH) != PF_USER_FETCH || !*from_user || (frame[3] & RFLAGS_IF))
-		return 0;
-	if (ioctl(v->fd, KVM_GET_MSRS, &msrs) != 2)
-		return err_sys(err, errno, "cannot read the SYSCALL registers");
-	if (frame[1] != msrs.entry[1].data)
-		return 0;
-	cs = (uint16_t)((msrs.entry[0].data >> 32) & 0xfffc);
-	sregs.cs = (struct kvm_segment){.limit = 0xffffffff, .selector = cs, .type = 11,
-					.present = 1, .s = 1, .l = 1, .g = 1};
-	sregs.ss = (struct kvm_segment){.limit = 0xffffffff, .selector = (uint16_t)(cs + 8),
-					.type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
-	rc = vcpu_set_sregs(v, &sregs, err);
-	if (rc < 0)
-		return rc;
-	regs = vcpu_regs_mut(v);
-	regs->rip = frame[1];
-	regs->rflags = frame[3];
-	regs->rsp = frame[4];
-	v->syscalls_repaired++;
-	*repaired = true;
-	return 0;
-}
-
 static int set_debug(struct vcpu *v, const struct kvm_guest_debug *want, struct err *err)
 {
 	bool same = memcmp(want, &v->armed, sizeof(*want)) == 0;
@@ -272,11 +199,11 @@ void vcpu_after_sync(struct vcpu *v)
 	v->sregs_synced = (run->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
 	if (!v->sregs_synced)
 		return;
-	/* KVM sets bits here and never clears them (x86.c, __get_sregs): an interrupt that was delivered long ago
-	 * would be queued again by the next KVM_SET_SREGS. */
+	/* KVM sets bits here and never clears them (x86.c, __get_sregs): an interrupt that was
+	 * delivered long ago would be queued again by the next KVM_SET_SREGS. */
 	memset(run->s.regs.sregs.interrupt_bitmap, 0, sizeof(run->s.regs.sregs.interrupt_bitmap));
 	if (!v->caps->syscall_works)
-		update_syscall_repair(v);
+		syscall_repair_update(v);
 }
 
 /* One KVM_RUN. Returns 1 if an exit came, 0 on a kick. */
@@ -313,15 +240,16 @@ static int enter(struct vcpu *v, struct err *err)
 	if (rc < 0 && errno != EINTR && errno != EAGAIN) {
 		if (errno == EFAULT)
 			return err_set(err, EFAULT,
-				       "the guest at 0x%llx touched memory that the host could not provide",
+				       "the guest at 0x%llx touched memory that the host could not "
+				       "provide",
 				       run->s.regs.regs.rip);
 		return err_sys(err, errno, "KVM cannot run the guest");
 	}
 	if (v->event_queued) {
 		const struct kvm_vcpu_events *e = &run->s.regs.events;
 
-		if (rc == 0 || (!e->interrupt.injected && !e->exception.injected &&
-				!e->exception.pending)) {
+		if (rc == 0 ||
+		    (!e->interrupt.injected && !e->exception.injected && !e->exception.pending)) {
 			v->event_queued = false;
 			v->arrivals++;
 		}
@@ -360,7 +288,7 @@ enum pass {
 struct aim {
 	bool step, window, has_breakpoint;
 	gva_t breakpoint;
-	bool no_pf_entry; /* leave the repair's breakpoint off for this pass */
+	bool no_pf_entry;		  /* leave the repair's breakpoint off for this pass */
 	const struct breakpoint_set *set; /* NULL with a step */
 };
 
@@ -382,7 +310,8 @@ static int classify_debug(struct vcpu *v, const struct aim *aim, enum pass *pass
 		*pass = PASS_PF_ENTRY;
 	else if (aim->step)
 		*pass = PASS_STEP;
-	else if ((aim->has_breakpoint && pc == aim->breakpoint.v) || breakpoint_set_has(aim->set, pc))
+	else if ((aim->has_breakpoint && pc == aim->breakpoint.v) ||
+		 breakpoint_set_has(aim->set, pc))
 		*pass = PASS_BREAK;
 	else
 		return err_set(err, EIO, "unexpected debug exit at 0x%" PRIx64 " (DR6 0x%llx)", pc,
@@ -398,14 +327,16 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 	enum bp_mechanism how = caps_breakpoint(v->caps);
 	bool planted = aim->has_breakpoint && how != BP_HW && !v->exit_stashed;
 	struct plant p = {0};
-	struct kvm_regs before = *vcpu_regs(v);
+	struct step_frames frames = {0};
 	int rc = 0;
 
 	if (aim->has_breakpoint && how == BP_NONE)
-		return err_set(err, ENOTSUP,
-			       "this host has no breakpoints that reach user space; see hindsight doctor");
+		return err_set(
+			err, ENOTSUP,
+			"this host has no breakpoints that reach user space; see hindsight doctor");
 	if (aim->step)
-		debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
+		debug.control |=
+			KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
 	if (aim->has_breakpoint && how == BP_HW) {
 		debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
 		debug.arch.debugreg[0] = aim->breakpoint.v;
@@ -434,13 +365,14 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 		}
 	}
 	v->run->request_interrupt_window = aim->window;
+	if (aim->step)
+		step_note_frames(v, &frames);
 	rc = enter(v, err);
 	breakpoint_unplant(&p);
 	breakpoint_set_disarm(v);
 	if (rc < 0)
 		return rc;
-	if (aim->step)
-		step_hide_flag_in_frame(v, &before);
+	step_hide_flag_in_frames(v, &frames);
 	if (rc == 0) {
 		*pass = PASS_KICK;
 		return 0;
@@ -495,9 +427,9 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 }
 
 /*
- * As run_armed; a step is made in the way that the instruction needs. Where user code cannot be stepped,
- * the TF of a step would go to the guest: the step ends when the guest enters its kernel by SYSCALL or
- * page fault, or at the next boundary.
+ * As run_armed; a step is made in the way that the instruction needs. Where user code cannot be
+ * stepped, the TF of a step would go to the guest: the step ends when the guest enters its kernel
+ * by SYSCALL or page fault, or at the next boundary.
  */
 static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, struct err *err)
 {
@@ -507,7 +439,8 @@ static int run_once(struct vcpu *v, const struct aim *aim, enum pass *pass, stru
 	int rc;
 
 	if (aim->step) {
-		/* Else it depends on the host whether the step ends with the access or behind it. */
+		/* Else it depends on the host whether the step ends with the access or behind it.
+		 */
 		rc = vcpu_complete(v, err);
 		if (rc < 0)
 			return rc;
@@ -544,7 +477,7 @@ static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pa
 {
 	struct aim over = {.step = true, .no_pf_entry = true};
 	bool repaired, from_user, kicked = false;
-	int rc = try_syscall_repair(v, &from_user, &repaired, err);
+	int rc = syscall_repair_try(v, &from_user, &repaired, err);
 
 	if (rc < 0)
 		return rc;
@@ -553,12 +486,14 @@ static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pa
 		*pass = req->entry ? PASS_ENTRY : PASS_ASSISTED;
 		return 0;
 	}
-	if (req->step || req->entry || (req->has_breakpoint && req->breakpoint.v == v->pf_entry.v)) {
+	if (req->step || req->entry ||
+	    (req->has_breakpoint && req->breakpoint.v == v->pf_entry.v)) {
 		*pass = req->step ? PASS_STEP : req->entry ? PASS_ENTRY : PASS_BREAK;
 		v->pf_judged = true;
 		return 0;
 	}
-	/* A kick waits until it is past: a timer that is as short as this takes would come each time. */
+	/* A kick waits until it is past: a timer that is as short as this takes would come each
+	 * time. */
 	do {
 		rc = run_once(v, &over, pass, err);
 		kicked = kicked || *pass == PASS_KICK;
@@ -571,8 +506,8 @@ static int pass_pf_entry(struct vcpu *v, const struct vcpu_request *req, enum pa
 	return rc;
 }
 
-/* Aim of the first pass: a step that begins with the delivery of an event stops at the handler, because
- * a step across a delivery would push TF into the frame. */
+/* Aim of the first pass: a step that begins with the delivery of an event stops at the handler,
+ * because a step across a delivery would push TF into the frame. */
 static int first_aim(struct vcpu *v, const struct vcpu_request *req, struct aim *aim,
 		     struct err *err)
 {
@@ -590,7 +525,7 @@ static int first_aim(struct vcpu *v, const struct vcpu_request *req, struct aim 
 		rc = vcpu_get_sregs(v, &sregs, err);
 		if (rc < 0)
 			return rc;
-		if (gate_target(v, &sregs, v->event_vector, &aim->breakpoint)) {
+		if (step_handler(v, &sregs, v->event_vector, &aim->breakpoint)) {
 			aim->step = false;
 			aim->has_breakpoint = true;
 		}
