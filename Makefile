@@ -50,9 +50,6 @@ SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000"
 	examples/stale_pointer/session.sh examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 
-# Guests of the battery that this host replays without fail; docs/determinism.md, Known failures, has the other one.
-BATTERY := hostile idle instrs memloop nested paging poll selfmod serial_in shadows spin sse storm strings tasks user \
-	virtio wide
 # On the second kind of host kernel code is so fast that these guests end before they are interrupted, unless they have
 # more to do. Without `user`, whose kernel keeps interrupts off: there its user code is never interrupted
 # (docs/determinism.md, Known failures).
@@ -126,7 +123,7 @@ test:
 	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) $(TESTS) \
 		$(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) \
 		"tests/debian_kernel.sh $(BUILD)/debian_kernel/vmlinux" \
-		"tests/battery.sh -m 1000 $(BATTERY)"
+		tests/battery.sh
 
 # Real input: a small Linux, its workload recorded, and the bug in its module found.
 .PHONY: test-linux

@@ -36,6 +36,20 @@ static int read_syscall_msrs(struct vcpu *v, uint64_t *star, uint64_t *lstar, st
 	return 0;
 }
 
+int syscall_repair_is_halfway(struct vcpu *v, bool *halfway, struct err *err)
+{
+	uint64_t star = 0, lstar = 0;
+	int rc;
+
+	*halfway = v->syscall_repair && !v->event_queued && v->sregs_synced &&
+		   v->run->s.regs.sregs.ss.dpl == 3 && !(vcpu_regs(v)->rflags & RFLAGS_IF);
+	if (!*halfway)
+		return 0;
+	rc = read_syscall_msrs(v, &star, &lstar, err);
+	*halfway = rc == 0 && vcpu_regs(v)->rip == lstar;
+	return rc;
+}
+
 int syscall_repair_try(struct vcpu *v, bool *from_user, bool *repaired, struct err *err)
 {
 	uint64_t frame[6]; /* error code, RIP, CS, RFLAGS, RSP, SS */

@@ -14,6 +14,11 @@
  * synchronised registers. */
 void syscall_repair_update(struct vcpu *v);
 /*
+ * After a kick: whether it came between a SYSCALL and the page fault of its fetch at LSTAR. Whoever
+ * looked at the registers there would take it for the kernel's entry.
+ */
+int syscall_repair_is_halfway(struct vcpu *v, bool *halfway, struct err *err);
+/*
  * At the guest's #PF handler: whether the fault came from user code, and if it is that of a
  * SYSCALL, repair it. A jump of user code to LSTAR has IF set and stays a fault.
  */

@@ -549,10 +549,22 @@ int vcpu_run(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *sto
 {
 	struct aim aim;
 	enum pass pass;
+	bool in_syscall, kicked = false;
 	int rc = first_aim(v, req, &aim, err);
 
 	while (rc == 0) {
 		rc = run_once(v, &aim, &pass, err);
+		if (rc == 0 && pass == PASS_KICK) {
+			rc = syscall_repair_is_halfway(v, &in_syscall, err);
+			if (rc == 0 && in_syscall) {
+				kicked = true;
+				continue;
+			}
+		}
+		if (rc == 0 && kicked) {
+			vcpu_kick(v);
+			kicked = false;
+		}
 		if (rc == 0 && pass == PASS_PF_ENTRY)
 			rc = pass_pf_entry(v, req, &pass, err);
 		if (rc < 0)
