@@ -21,8 +21,10 @@
 /* A quantity that has stood still for so long may be expected to do so for this part of that time again. Only in its
  * last round can the place be run past, with about this probability. */
 #define STILL_PART (1.0 / 32)
-/* A run shows the pace if it took so many times what its length is not known by. */
+/* A run shows the pace if it took so many times what its length is not known by; and until one did, it shows one that
+ * is too high rather than too low if it took so many times that. */
 #define TELLING 4
+#define TELLING_LITTLE 2
 /* No run is longer than the longest before by more than this factor, except by what is known from walking: the pace
  * that one run shows is too low if the host was busy. */
 #define GROWTH 4
@@ -113,6 +115,7 @@ static void walked(struct progress_quantity *q, int direction, uint64_t size)
 static void ran(struct progress_quantity *q, int direction, uint64_t size, double free_ns, double slack_ns,
 		bool within)
 {
+	bool telling = free_ns >= TELLING * slack_ns;
 	double pace;
 
 	if (q->direction == -direction) {
@@ -122,12 +125,13 @@ static void ran(struct progress_quantity *q, int direction, uint64_t size, doubl
 	if (q->direction && !within)
 		return;
 	q->direction = direction;
-	if (free_ns < TELLING * slack_ns)
+	if (free_ns < TELLING_LITTLE * slack_ns)
 		return;
 	pace = (double)(size + q->unit) / (free_ns - slack_ns);
-	if (pace > q->pace) {
+	if (pace > q->pace || (telling && !q->told)) {
 		q->pace = pace;
 		q->pace_ns = free_ns;
+		q->told = telling;
 	}
 }
 
@@ -208,7 +212,7 @@ static double allow_moving(const struct progress *p, const struct progress_quant
 	double most = fastest(p, q), unit = (double)q->unit;
 	double left = (double)magnitude(distance(q)), seen = (double)magnitude((int64_t)(q->last - q->from));
 	/* The place may come as soon as the last change is made; and what moves now and then may do so early. */
-	double spare = even(q) ? unit : 2 * unit, part = left - spare, surely, ns;
+	double spare = even(q) ? unit : 2 * unit, part = left - spare, surely, again, ns;
 
 	if (part <= 0)
 		return 0;
@@ -216,15 +220,13 @@ static double allow_moving(const struct progress *p, const struct progress_quant
 	if (!even(q) && part > seen * EVIDENCE)
 		part = seen * EVIDENCE;
 	surely = part / most;
-	if (q->pace > 0) {
-		ns = part / q->pace;
-		if (ns > p->longest * GROWTH)
-			ns = p->longest * GROWTH;
-	} else {
-		/* The last run again, and a little longer, until one tells the pace. */
-		ns = part > q->run_change + spare
-			     ? q->run_ns + (part - q->run_change - spare) / most : 0;
-	}
+	/* The last run again, and a little longer, until one tells the pace. */
+	again = part > q->run_change + spare ? q->run_ns + (part - q->run_change - spare) / most : 0;
+	ns = q->pace > 0 ? part / q->pace : 0;
+	if (ns > p->longest * GROWTH)
+		ns = p->longest * GROWTH;
+	if (!q->told && again > ns)
+		ns = again;
 	return ns > surely ? ns : surely;
 }
 

@@ -33,6 +33,7 @@ struct progress_quantity {
 	uint64_t unit;    /* least change seen, 0: none */
 	double pace;      /* greatest change per ns that a run has shown, 0: none has */
 	double pace_ns;   /* length of that run */
+	bool told;        /* which was long enough to tell the pace well */
 	double run_ns, run_change; /* the last free run that could not bring it past its target: its length and change */
 	double may_ns;    /* how long a run may be by what is known of this one */
 };

@@ -12,4 +12,7 @@ build/hindsight doctor --json >out/doctor.json
 tests/run.sh out/results.txt "$@"
 status=$?
 tail -n 40 out/battery.log
+if [[ -d build/battery-failed ]]; then
+	cp -r build/battery-failed out/
+fi
 exit $status
