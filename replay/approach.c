@@ -3,27 +3,38 @@
 
 #include "vmm/kick.h"
 
-/* As for landmarks (landmark.c), where the same host is measured in the same way. */
+/* The margin is what a kick has lately been late by, times this. */
 #define LATE_SAFETY 2.0
+/* Least lateness assumed, ns: timer interrupt, signal, and leaving the guest. */
 #define LATE_MIN 20000.0
+/* Lateness is forgotten slowly: an unlucky moment costs a few longer walks. */
 #define LATE_DECAY 0.97
+/* Before any stretch was measured: faster than any emulator. Doubled until one is long enough. */
 #define NS_PER_COUNT_FIRST 50.0
+/* Stretches shorter than this say more about the timer than about the guest. */
 #define MEASURE_COUNTS 200
+/* Less than this to go before the margin is not worth a kick, which costs about as much as a few steps. */
 #define RUN_MIN_NS 20000.0
-/* Arrivals (vcpu_progress) and cheap instructions shorten the way: no run covers more than this part of it. */
-#define PART 0.6
+/* How fast a stretch that was slower than the fastest is believed. */
+#define SLOWER_PART (1.0 / 64)
 
-void approach_init(struct approach *a, double caution)
+void approach_begin(struct approach *a)
 {
-	*a = (struct approach){.ns_guess = NS_PER_COUNT_FIRST, .caution = caution};
+	a->ns_guess = NS_PER_COUNT_FIRST;
+	/* Also where no run is free any more, or one late kick would make all that follows slow. */
+	a->late *= LATE_DECAY;
+	a->wait = 0;
 }
 
-uint64_t approach_run(struct approach *a, uint64_t left, uint64_t count)
+uint64_t approach_run(struct approach *a, uint64_t left, double least_left, double caution, uint64_t count)
 {
 	double ns = a->ns_per_count > 0 ? a->ns_per_count : a->ns_guess;
-	double margin = (a->late > LATE_MIN ? a->late : LATE_MIN) * LATE_SAFETY * a->caution;
-	double run = ((double)left * ns - margin) * PART;
+	double margin = (a->late > LATE_MIN ? a->late : LATE_MIN) * LATE_SAFETY * caution;
+	double run;
 
+	if (margin < least_left * ns)
+		margin = least_left * ns;
+	run = ((double)left * ns - margin) * a->part;
 	a->wait = 0;
 	if (run < RUN_MIN_NS)
 		return 0;
@@ -33,6 +44,7 @@ uint64_t approach_run(struct approach *a, uint64_t left, uint64_t count)
 	return (uint64_t)run;
 }
 
+/* CPU time: while this thread waits for a CPU, the guest stands still as well. */
 void approach_stopped(struct approach *a, uint64_t count)
 {
 	uint64_t counts = count - a->from_count;
@@ -53,5 +65,5 @@ void approach_stopped(struct approach *a, uint64_t count)
 	if (a->ns_per_count <= 0 || ns < a->ns_per_count)
 		a->ns_per_count = ns;
 	else
-		a->ns_per_count += (ns - a->ns_per_count) / 64;
+		a->ns_per_count += (ns - a->ns_per_count) * SLOWER_PART;
 }

@@ -11,19 +11,20 @@
 #include <stdint.h>
 
 struct approach {
+	double part;         /* no run covers more of the way than this */
 	double ns_per_count; /* least seen so far; 0: nothing seen */
 	double ns_guess;     /* used until then */
 	double late;         /* ns by which kicks have lately come late */
-	double caution;      /* factor on the margin */
 	double wait;         /* of the run under way; 0: none */
 	uint64_t from_ns, from_count;
 };
 
-void approach_init(struct approach *a, double caution);
-/* ns until a kick is wanted when `left` counts are to go; 0: so near that the rest is to be stepped. Begins a run at
- * `count`, as of now. */
-uint64_t approach_run(struct approach *a, uint64_t left, uint64_t count);
-/* The guest stopped at `count`: learn from the run. */
+/* For another count; what was learnt on the way to earlier ones is kept. */
+void approach_begin(struct approach *a);
+/* ns until a kick is wanted when `left` counts are to go; 0: so near that the rest is to be walked or stepped, as are the
+ * last least_left counts. caution: factor on the margin. Begins a run at `count`, as of now. */
+uint64_t approach_run(struct approach *a, uint64_t left, double least_left, double caution, uint64_t count);
+/* The guest stopped at `count`: learn from the run, if there was one. */
 void approach_stopped(struct approach *a, uint64_t count);
 
 #endif

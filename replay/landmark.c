@@ -6,23 +6,12 @@
 #include <string.h>
 
 /*
- * Running past a landmark cannot be undone in place, so the last free run aims at a margin before it. The rest is
- * walked from one pass through the landmark's RIP to the next, by breakpoint, which cannot miss it; or by single
- * steps where passes come too close together. The margin is what a kick has lately been late by, times this.
+ * By clock, the last free run (approach.h) aims at a margin before the landmark. The rest is walked from one pass
+ * through the landmark's RIP to the next, by breakpoint, which cannot miss it; or by single steps where passes come
+ * too close together.
  */
-#define LATE_SAFETY 2.0
-/* Least lateness assumed, ns: timer interrupt, signal, and leaving the guest. */
-#define LATE_MIN 20000.0
-/* Lateness is forgotten slowly: an unlucky moment costs a few longer walks. */
-#define LATE_DECAY 0.97
 /* Instructions differ in cost: the way is measured with the fastest stretch seen, cut by this. */
-#define APPROACH 0.8
-/* Before any stretch was measured: faster than any emulator. Doubled until one is long enough. */
-#define NS_PER_COUNT_FIRST 50.0
-/* Stretches shorter than this say more about the timer than about the guest. */
-#define MEASURE_COUNTS 200
-/* Less than this to go before the margin is not worth a kick, which costs about as much as a few steps. */
-#define RUN_MIN_NS 20000.0
+#define APPROACH_PART 0.8
 /* A margin of this many passes costs little, and forgives a kick that is later than any before. */
 #define WALK_PASSES 6.0
 /* A pass costs as much as this many steps: getting off the breakpoint, arming it, running into it. */
@@ -91,13 +80,11 @@ void landmark_begin(struct landmark_search *s, struct machine *m, const struct e
 	s->e = e;
 	s->active = true;
 	s->started = host_ns();
-	s->run_from = 0;
 	s->run_wait = 0;
 	s->free_runs = 0;
 	s->walking = s->crowded = false;
-	s->ns_guess = NS_PER_COUNT_FIRST;
-	/* Also where no run is free any more, or one late kick would make all landmarks after it slow. */
-	s->late *= LATE_DECAY;
+	s->approach.part = APPROACH_PART;
+	approach_begin(&s->approach);
 	if (at_boundary && s->by_clock)
 		landmark_base(s, m);
 	if (!s->by_clock)
@@ -187,7 +174,6 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 		   uint64_t *wait)
 {
 	uint64_t done, left;
-	double ns, margin, run;
 
 	if (!s->by_clock) {
 		plan_by_state(s, m, req, wait);
@@ -195,18 +181,14 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 	}
 	done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
 	left = s->e->landmark.clock > done ? s->e->landmark.clock - done : 0;
-	ns = s->ns_per_count > 0 ? s->ns_per_count : s->ns_guess;
-	margin = (s->late > LATE_MIN ? s->late : LATE_MIN) * LATE_SAFETY * s->caution;
-	if (margin < WALK_PASSES * s->spacing * ns)
-		margin = WALK_PASSES * s->spacing * ns;
 	/* Count and place belong together only once the event has been delivered. */
 	if (m->vcpu[0].event_queued) {
-		s->run_from = 0;
+		s->approach.wait = 0;
 		req->step = true;
 		return;
 	}
-	run = ((double)left * ns - margin) * APPROACH;
-	if (run < RUN_MIN_NS) {
+	*wait = approach_run(&s->approach, left, WALK_PASSES * s->spacing, s->caution, done);
+	if (*wait == 0) {
 		/* User code is not counted, and cannot be stepped everywhere: wait for the kernel to come to
 		 * the landmark's instruction. */
 		bool user = vcpu_cpl(&m->vcpu[0], NULL) != 0 || vcpu_returns_to_user(&m->vcpu[0]);
@@ -217,37 +199,7 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 		req->step = !s->walking;
 		req->has_breakpoint = s->walking;
 		req->breakpoint = GVA(s->e->landmark.regs.rip);
-		s->run_from = 0;
-		return;
 	}
-	*wait = (uint64_t)run;
-	s->run_wait = run;
-	s->run_from = host_cpu_ns();
-	s->run_clock = done;
-}
-
-/* Learn from a free run how fast the guest is and how late kicks come. CPU time: while this thread waits for a
- * CPU, the guest stands still as well. */
-static void measure(struct landmark_search *s, uint64_t done)
-{
-	uint64_t counts = done - s->run_clock;
-	double took, ns;
-
-	if (!s->run_from)
-		return;
-	took = (double)(host_cpu_ns() - s->run_from);
-	s->late *= LATE_DECAY;
-	if (took - s->run_wait > s->late)
-		s->late = took - s->run_wait;
-	if (counts < MEASURE_COUNTS) {
-		s->ns_guess *= 2;
-		return;
-	}
-	ns = took / (double)counts;
-	if (s->ns_per_count <= 0 || ns < s->ns_per_count)
-		s->ns_per_count = ns;
-	else
-		s->ns_per_count += (ns - s->ns_per_count) / 64;
 }
 
 /* Learn from a walk from pass to pass how far apart they are. */
@@ -315,9 +267,8 @@ static void check_by_clock(struct landmark_search *s, struct machine *m, enum la
 	uint64_t done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
 	struct kvm_regs regs = event_regs(&m->vcpu[0]);
 
-	measure(s, done);
+	approach_stopped(&s->approach, done);
 	measure_walk(s, m, done);
-	s->run_from = 0;
 	if (done > s->e->landmark.clock)
 		*verdict = LANDMARK_PASSED;
 	if (done != s->e->landmark.clock)

@@ -9,6 +9,7 @@
 #ifndef REPLAY_LANDMARK_H
 #define REPLAY_LANDMARK_H
 
+#include "replay/approach.h"
 #include "replay/event.h"
 #include "replay/progress.h"
 
@@ -18,19 +19,15 @@ struct landmark_search {
 	const struct event *e;
 	uint64_t started;        /* host_ns */
 	double caution;          /* factor on the margin; grows when a landmark was run past */
-	double run_wait;         /* the timer of the last free run, ns; 0: none since the last stop */
 	uint64_t free_runs;      /* in this search */
 
 	/* By clock. */
 	uint64_t clock_base;     /* clock at the boundary */
-	double ns_per_count;     /* least seen so far; 0: nothing seen */
-	double ns_guess;         /* used until then */
-	double late;             /* ns by which kicks have lately come late */
+	struct approach approach;
 	double spacing;          /* instructions between two passes through a landmark's place */
 	bool crowded;            /* this landmark's passes are not worth walking by */
 	bool walking;            /* the guest was last let run to the next pass */
 	uint64_t walk_clock;     /* clock then, if it stood at a pass; else 0 */
-	uint64_t run_from, run_clock; /* CPU time and clock when the guest was last let run */
 
 	/* By state. */
 	struct progress progress;
@@ -39,6 +36,7 @@ struct landmark_search {
 	bool ran;                /* freely, since the last sample */
 	unsigned entries;        /* into the guest since the last sample, without steps */
 	uint64_t from_ns, from_cpu; /* the vCPU's free_ns and our CPU time at the last sample */
+	double run_wait;         /* the timer of the last free run, ns */
 	double entry_ns;         /* least time a pass took: what an entry costs; 0: not known */
 	double drift;            /* ns in the guest beyond what the timer was set to; often negative */
 	double pass_ns;          /* no pass has taken less; 0: not known */

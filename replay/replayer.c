@@ -14,6 +14,9 @@
 /* A replay is looked at this often for the user's interrupt. */
 #define LOOK_NS (100 * NSEC_PER_MSEC)
 
+/* Arrivals (vcpu_progress) and cheap instructions shorten the way to a target: no run covers more than this part of it. */
+#define TARGET_PART 0.6
+
 struct replayer {
 	struct machine *m;
 	struct replay_file *f;
@@ -362,7 +365,7 @@ static void plan_target(struct replayer *r, struct machine *m, struct vcpu_reque
 		    r->o.target.steps > here;
 
 	if (free)
-		run = approach_run(&r->approach, r->o.target.steps - here, here);
+		run = approach_run(&r->approach, r->o.target.steps - here, 0, r->search.caution, here);
 	if (!run) {
 		req->step = true;
 		req->window = false;
@@ -497,7 +500,8 @@ int replayer_create(struct replayer **out, struct machine *m, struct replay_file
 	r->f = f;
 	r->o = *options;
 	r->search.caution = options->caution > 0 ? options->caution : 1;
-	approach_init(&r->approach, r->search.caution);
+	r->approach.part = TARGET_PART;
+	approach_begin(&r->approach);
 	r->base = vcpu_progress(&m->vcpu[0]);
 	rc = replay_file_check_host(f, m, err);
 	if (rc == 0)
@@ -613,7 +617,7 @@ uint64_t replayer_last_span(const struct replayer *r)
 
 void replayer_set_caution(struct replayer *r, double caution)
 {
-	r->search.caution = r->approach.caution = caution;
+	r->search.caution = caution;
 }
 
 /* What replayer_save keeps. Clocks only ever grow, so their readings are kept as distances from now. */
