@@ -16,7 +16,7 @@ ALL_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 ALL_LDFLAGS += -fsanitize=address,undefined
 endif
 
-base_SRC := base/err.c base/buf.c
+base_SRC := base/err.c base/buf.c base/new_file.c
 dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c \
 	vmm/dev/virtio.c vmm/dev/disk.c vmm/dev/virtio_blk.c vmm/dev/virtio_rng.c vmm/dev/virtio_console.c \
 	vmm/dev/virtio_net.c
