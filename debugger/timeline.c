@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/timeline.h"
 
+#include "debugger/index.h"
 #include "vmm/kick.h"
 
 #include <errno.h>
@@ -25,6 +26,7 @@
 struct checkpoint {
 	struct position at;
 	bool exact;    /* stands at `at`; else in user code behind it, where no position is */
+	bool kept;     /* the trace's own: for good */
 	uint64_t work; /* ns of replaying from the start to it */
 	struct snapshot *snapshot;
 };
@@ -34,7 +36,7 @@ struct timeline {
 	struct replay replay;
 	struct snapshots *snapshots;
 	struct checkpoint *checkpoint; /* in order of position */
-	unsigned checkpoints, room;
+	unsigned checkpoints, room, kept;
 	uint64_t work;     /* ns of replaying from the start to the present */
 	uint64_t last_progress;
 	uint64_t restores, retries;
@@ -129,18 +131,41 @@ static void thin(struct timeline *t)
 	for (unsigned i = t->checkpoints; i-- > 1;) {
 		uint64_t before = t->checkpoint[i - 1].work, after;
 
+		if (t->checkpoint[i].kept)
+			continue;
 		after = i + 1 < t->checkpoints ? t->checkpoint[i + 1].work : t->checkpoint[i].work;
 		if (distance(after, before) * THINNING < distance(t->work, t->checkpoint[i].work))
 			drop_checkpoint(t, i);
 	}
-	if (t->checkpoints >= CHECKPOINTS_MAX)
+	if (t->checkpoints - t->kept >= CHECKPOINTS_MAX)
 		for (unsigned i = t->checkpoints - 1; i > 1; i -= 2)
-			drop_checkpoint(t, i - 1);
+			if (!t->checkpoint[i - 1].kept)
+				drop_checkpoint(t, i - 1);
 }
 
 static bool in_user_mode(struct timeline *t)
 {
 	return vcpu_cpl(&t->replay.machine->vcpu[0], NULL) == 3;
+}
+
+/* Put a checkpoint behind the i-th that are before it. */
+static int insert_checkpoint(struct timeline *t, unsigned i, const struct checkpoint *c, struct err *err)
+{
+	if (t->checkpoints == t->room) {
+		unsigned room = t->room ? 2 * t->room : 64;
+		struct checkpoint *more = realloc(t->checkpoint, room * sizeof(*more));
+
+		if (!more)
+			return err_set(err, ENOMEM, "out of memory for checkpoints");
+		t->checkpoint = more;
+		t->room = room;
+	}
+	memmove(&t->checkpoint[i + 1], &t->checkpoint[i],
+		(t->checkpoints - i) * sizeof(t->checkpoint[0]));
+	t->checkpoint[i] = *c;
+	t->checkpoints++;
+	t->kept += c->kept;
+	return 0;
 }
 
 /* Freeze the present, if that can be. Not being able to is no error: later places will do. */
@@ -156,15 +181,6 @@ static int add_checkpoint(struct timeline *t, struct err *err)
 
 	if (c && position_order(c->at, at) == 0)
 		return 0;
-	if (t->checkpoints == t->room) {
-		unsigned room = t->room ? 2 * t->room : 64;
-		struct checkpoint *more = realloc(t->checkpoint, room * sizeof(*more));
-
-		if (!more)
-			return err_set(err, ENOMEM, "out of memory for checkpoints");
-		t->checkpoint = more;
-		t->room = room;
-	}
 	rc = replay_save(&t->replay, &place, err);
 	note.data = place.data;
 	note.data_len = place.len;
@@ -177,21 +193,41 @@ static int add_checkpoint(struct timeline *t, struct err *err)
 		return rc;
 	/* What machine_save completed may have been counted. */
 	at = timeline_position(t);
-	memmove(&t->checkpoint[i + 1], &t->checkpoint[i],
-		(t->checkpoints - i) * sizeof(t->checkpoint[0]));
-	t->checkpoint[i] = (struct checkpoint){
-		.at = at, .exact = at.steps == 0 || !in_user_mode(t), .work = t->work, .snapshot = s};
-	t->checkpoints++;
-	thin(t);
-	return 0;
+	rc = insert_checkpoint(t, i,
+			       &(struct checkpoint){.at = at,
+						    .exact = at.steps == 0 || !in_user_mode(t),
+						    .work = t->work,
+						    .snapshot = s},
+			       err);
+	if (rc < 0)
+		snapshot_delete(t->snapshots, s);
+	else
+		thin(t);
+	return rc;
+}
+
+/* The trace's own checkpoints are there from the start. */
+static int adopt_index(struct timeline *t, struct err *err)
+{
+	struct index_figures f;
+	int rc = index_load(t->snapshots, t->path, &f, err);
+
+	for (struct snapshot *s = t->checkpoint[0].snapshot->next; rc == 0 && s; s = s->next) {
+		struct checkpoint c = {.at = {s->boundary, 0}, .exact = true, .kept = true, .snapshot = s};
+		struct index_note note;
+
+		rc = index_read_note(s, &note, err);
+		c.work = note.work;
+		if (rc == 0)
+			rc = insert_checkpoint(t, t->checkpoints, &c, err);
+	}
+	return rc;
 }
 
 static int restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err)
 {
-	int rc = snapshot_restore(t->snapshots, c->snapshot, err);
+	int rc = index_restore(t->snapshots, &t->replay, c->snapshot, err);
 
-	if (rc == 0)
-		rc = replay_restore(&t->replay, c->snapshot->data, c->snapshot->data_len, err);
 	t->work = c->work;
 	t->restores++;
 	return rc;
@@ -526,6 +562,8 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 		rc = add_checkpoint(t, err);
 	if (rc == 0 && !t->checkpoints)
 		rc = err_set(err, EIO, "the start of the trace cannot be frozen");
+	if (rc == 0)
+		rc = adopt_index(t, err);
 	if (rc < 0) {
 		timeline_close(t);
 		return rc;
@@ -547,6 +585,6 @@ void timeline_close(struct timeline *t)
 void timeline_figures(const struct timeline *t, struct timeline_figures *f)
 {
 	*f = (struct timeline_figures){
-		.checkpoints = t->checkpoints, .restores = t->restores, .retries = t->retries};
+		.checkpoints = t->checkpoints, .kept = t->kept, .restores = t->restores, .retries = t->retries};
 	snapshots_figures(t->snapshots, &f->snapshots);
 }

@@ -86,7 +86,7 @@ int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *s
 			      struct timeline_stop *stop, struct err *err);
 
 struct timeline_figures {
-	unsigned checkpoints;
+	unsigned checkpoints, kept; /* kept: those of the trace's index */
 	uint64_t restores, retries; /* retries: a late timer made a run go past its target */
 	struct snapshots_figures snapshots;
 };

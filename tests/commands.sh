@@ -176,6 +176,32 @@ positions() {
 		"$(head -c "$(wc -c <"$tmp/part")" "$tmp/recorded" | cmp - "$tmp/part" && echo same)" = same
 }
 
+# With checkpoints in it, a trace gives the same answers.
+index() {
+	local boundaries at
+
+	boundaries=$("$HINDSIGHT" info --json "$trace" | json_value boundaries)
+	expect "index" 0 index --every 0.05 -o "$tmp/indexed.trace" "$trace"
+	check "index: tells what it made" said '^hindsight: .*/indexed.trace: [1-9][0-9]* checkpoints'
+	check "index: the trace itself stays" test "$(grep -c '^index' <("$HINDSIGHT" info "$trace"))" = 0
+	expect "info of an index" 0 info "$tmp/indexed.trace"
+	check "info of an index: names it" printed '^index  *[1-9]'
+	for at in 0 1 $((boundaries / 2)) $((boundaries - 1)); do
+		hindsight replay --to "$at" "$trace"
+		cp "$tmp/out" "$tmp/plain.out"
+		cp "$tmp/err" "$tmp/plain.err"
+		expect "replay --to $at with an index" 0 replay --to "$at" "$tmp/indexed.trace"
+		check "replay --to $at with an index: the same place" cmp -s "$tmp/err" "$tmp/plain.err"
+		check "replay --to $at with an index: the same output" cmp -s "$tmp/out" "$tmp/plain.out"
+	done
+	expect "verify of an indexed trace" 0 verify "$tmp/indexed.trace"
+	expect "index in place" 0 index --every 0.05 "$tmp/indexed.trace"
+	expect "verify of a trace indexed twice" 0 verify "$tmp/indexed.trace"
+	truncate -s -100 "$tmp/indexed.trace"
+	refuse "info of a cut index" 'checkpoints are cut off' info "$tmp/indexed.trace"
+	refuse "no time between checkpoints" 'every takes' index --every 0 "$trace"
+}
+
 info() {
 	local kind text json plural=(landmarks digests inputs) type=(landmark digest input)
 
@@ -349,6 +375,7 @@ help_texts
 recording
 usage_errors
 positions
+index
 info
 user_code
 same_output
