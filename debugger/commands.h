@@ -10,6 +10,7 @@ int cmd_verify(int argc, char **argv);
 int cmd_index(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_last_write(int argc, char **argv);
+int cmd_first_write(int argc, char **argv);
 int cmd_gdb(int argc, char **argv);
 
 #endif

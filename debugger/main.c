@@ -20,6 +20,7 @@ static const struct {
 	{"index", cmd_index, "leave checkpoints in a trace, for quick sessions"},
 	{"gdb", cmd_gdb, "start gdb on a trace, forward and back"},
 	{"last-write", cmd_last_write, "who wrote to an address last"},
+	{"first-write", cmd_first_write, "who wrote to an address first after a position"},
 };
 
 static void usage(FILE *out)

@@ -42,6 +42,7 @@ enum {
 	OPT_CLOCK,
 	OPT_TO,
 	OPT_BEFORE,
+	OPT_AFTER,
 	OPT_EVENTS,
 	OPT_JSON,
 	OPT_PHYSICAL,
@@ -95,9 +96,10 @@ static const struct row rows[] = {
 	{"gdb", "ADDR", "wait for gdb at this Unix socket (a path) or port of this machine, instead of replaying", TAKES_TO, OPT_GDB},
 	{"gdb-allow-remote", NULL, "ADDR may be one that other machines reach", TAKES_TO, OPT_GDB_ALLOW_REMOTE},
 	{"before", "POS", "look only at what happened before this position", TAKES_BEFORE, OPT_BEFORE},
-	{"physical", NULL, "the address is guest-physical", TAKES_BEFORE, OPT_PHYSICAL},
+	{"after", "POS", "look only at what happened after this position", TAKES_AFTER, OPT_AFTER},
+	{"physical", NULL, "the address is guest-physical", TAKES_ADDRESS, OPT_PHYSICAL},
 	{"symbols", "FILE", "names and lines: vmlinux or, also as FILE@ADDR, a Linux module; may be repeated",
-	 TAKES_BEFORE, OPT_SYMBOLS},
+	 TAKES_SYMBOLS, OPT_SYMBOLS},
 	{"events", NULL, "list every event", TAKES_EVENTS, OPT_EVENTS},
 	{"json", NULL, "print JSON", TAKES_EVENTS, OPT_JSON},
 	{"help", NULL, "print this", ~0u, 'h'},
@@ -302,6 +304,7 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		break;
 	case OPT_TO:
 	case OPT_BEFORE:
+	case OPT_AFTER:
 		rc = position_parse(arg, &o->to, err);
 		o->has_to = true;
 		break;

@@ -71,6 +71,8 @@ enum {
 	TAKES_DISK = 256,
 	TAKES_PORT_OUTPUT = 512,
 	TAKES_INDEX = 1024,
+	TAKES_AFTER = 2048,
+	TAKES_SYMBOLS = 4096,
 };
 
 /* Parse argv (argv[0] is the command's name). */

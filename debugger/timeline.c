@@ -349,6 +349,16 @@ int timeline_step(struct timeline *t, uint64_t n, struct err *err)
 	return rc;
 }
 
+/* How many steps the boundary before this one has; what only counting them tells. */
+static int learn_span(struct timeline *t, struct position here, uint64_t *span, struct err *err)
+{
+	int rc = timeline_seek(t, (struct position){here.boundary - 1, 0}, err);
+
+	for (*span = 0; rc == 0 && position_order(timeline_position(t), here) < 0; (*span)++)
+		rc = timeline_step(t, 1, err);
+	return rc;
+}
+
 /* The position before this one. */
 static int step_back(struct timeline *t, struct err *err)
 {
@@ -356,8 +366,19 @@ static int step_back(struct timeline *t, struct err *err)
 	uint64_t span = replayer_last_span(t->replay.replayer);
 	int rc = 0;
 
-	if (here.boundary == 0 && here.steps == 0)
+	if (position_order(here, t->checkpoint[0].at) <= 0)
 		return 0;
+	if (here.steps == 0 && !span && caps_has_clock(&t->replay.machine->caps)) {
+		/* Come over the boundary once more. */
+		rc = timeline_seek(t, (struct position){here.boundary - 1, 0}, err);
+		if (rc == 0)
+			rc = run_to(t, here, err);
+		span = replayer_last_span(t->replay.replayer);
+	} else if (here.steps == 0 && !span) {
+		rc = learn_span(t, here, &span, err);
+	}
+	if (rc < 0)
+		return rc;
 	/* Counts have holes: an instruction that counts twice leads past a position that does not exist. */
 	do {
 		if (to.steps == 0) {
@@ -389,13 +410,16 @@ static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uin
 	const struct timeline_stops *s = t->stops;
 
 	(void)err;
-	if (!s || gpa.v >= s->watch.v + s->watch_len || gpa.v + len <= s->watch.v || old == now)
+	if (!s || gpa.v >= s->watch.v + s->watch_len || gpa.v + len <= s->watch.v ||
+	    (old == now && !s->unchanged))
 		return 0;
 	m->pause = true;
 	/* Of several stores of one instruction the first is told. */
 	if (!t->watch_hit)
 		t->watched = (struct timeline_stop){
-			.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now};
+			.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now,
+			.device = !m->dma ? NULL : m->accessed ? m->accessed->ops->name : "a device",
+			.input = m->dma && !m->accessed, .rip = vcpu_regs(&m->vcpu[0])->rip};
 	t->watch_hit = true;
 	return 0;
 }
@@ -434,36 +458,15 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 		replayer_count_here(t->replay.replayer);
 	if (rc == 0)
 		rc = run_until(t, end, stop, &found, err);
+	stop->at = timeline_position(t);
 	return end_stops(t, rc, err);
 }
 
-/* A position, and by what it is known again: a string store to watched memory is counted otherwise than without the
- * watch, which moves the steps behind it. */
-struct place {
-	struct position position;
-	struct kvm_regs regs;
-};
-
-static int go_back_to(struct timeline *t, const struct place *place, struct err *err)
-{
-	struct kvm_regs now;
-	int rc = timeline_seek(t, place->position, err);
-
-	if (rc < 0)
-		return rc;
-	now = event_regs(&t->replay.machine->vcpu[0]);
-	if (memcmp(&now, &place->regs, sizeof(now)) != 0)
-		return err_set(err, ENOTSUP,
-			       "the place at boundary %" PRIu64 " is behind a string instruction that wrote to "
-			       "watched memory, and is not found again by its count; watch less memory",
-			       place->position.boundary);
-	return 0;
-}
-
 /* The last stop at or behind the checkpoint where the machine stands and before `limit`. */
-static int last_stop(struct timeline *t, struct position limit, struct place *at, struct timeline_stop *stop,
+static int last_stop(struct timeline *t, struct position limit, struct timeline_place *at, struct timeline_stop *stop,
 		     bool *found, struct err *err)
 {
+	struct position from = timeline_position(t);
 	int rc = 0;
 
 	while (rc == 0) {
@@ -477,7 +480,11 @@ static int last_stop(struct timeline *t, struct position limit, struct place *at
 		if (rc < 0 || !hit || order > 0 || (order == 0 && here.reason != TIMELINE_WATCH))
 			break;
 		*stop = here;
-		at->position = timeline_position(t);
+		stop->at = at->position = timeline_position(t);
+		if (from.boundary != at->position.boundary)
+			from = (struct position){at->position.boundary, 0};
+		at->nth = position_order(from, at->from) == 0 && *found ? at->nth + 1 : 1;
+		at->from = from;
 		at->regs = event_regs(&t->replay.machine->vcpu[0]);
 		*found = true;
 	}
@@ -485,13 +492,13 @@ static int last_stop(struct timeline *t, struct position limit, struct place *at
 }
 
 /* Segment by segment backwards: each from a checkpoint to the next. */
-static int find_backwards(struct timeline *t, struct place *at, struct timeline_stop *stop, bool *found,
+static int find_backwards(struct timeline *t, struct timeline_place *at, struct timeline_stop *stop, bool *found,
 			  struct err *err)
 {
-	struct position limit = timeline_position(t);
+	struct position limit = timeline_at_end(t) ? (struct position){UINT64_MAX, 0} : timeline_position(t);
 	int rc = 0;
 
-	while (rc == 0 && !*found && (limit.boundary || limit.steps)) {
+	while (rc == 0 && !*found && position_order(limit, t->checkpoint[0].at) > 0) {
 		struct position before = limit;
 		struct checkpoint c;
 
@@ -514,7 +521,7 @@ static int find_backwards(struct timeline *t, struct place *at, struct timeline_
 int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *stops,
 			      struct timeline_stop *stop, struct err *err)
 {
-	struct place at = {0};
+	struct timeline_place at = {0};
 	bool found = false;
 	int rc = begin_stops(t, stops, err);
 
@@ -523,7 +530,7 @@ int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *s
 		rc = find_backwards(t, &at, stop, &found, err);
 	rc = end_stops(t, rc, err);
 	if (rc == 0)
-		rc = found ? go_back_to(t, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
+		rc = found ? timeline_find_place(t, stops, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
 	/* The store has just been made there: back to before it. */
 	if (rc == 0 && found && stop->reason == TIMELINE_WATCH)
 		rc = step_back(t, err);
@@ -547,6 +554,7 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	t->path = path;
 	ro.watched = on_watched;
 	ro.watched_ctx = t;
+	ro.disk = options->disk;
 	rc = replay_open(&t->replay, path, use_clock, &ro, output, output_ctx, err);
 	if (rc < 0) {
 		free(t);

@@ -346,7 +346,7 @@ input() {
 # --- last-write -------------------------------------------------------------------------------
 
 last_write() {
-	local seed address boundary
+	local seed address boundary position
 
 	for ((seed = 1; seed <= seeds; seed++)); do
 		hindsight record -o "$trace" --seed "$seed" --max-seconds 60 --kernel "$guests/stale_pointer.elf"
@@ -357,10 +357,25 @@ last_write() {
 	expect "last-write" 0 last-write "$trace" "$address,8"
 	check "last-write names the function" printed nvlog_tick
 	check "last-write names the line" printed 'nvlog\.c:[0-9]'
-	boundary=$(sed -n 's/^Position \([0-9]*\).*/\1/p' "$tmp/out")
+	cp "$tmp/out" "$tmp/last"
+	position=$(sed -n 's/^Position \([0-9+]*\),.*/\1/p' "$tmp/out")
+	boundary=${position%+*}
 	expect "last-write --before" 0 last-write --before "$boundary" "$trace" "$address,8"
 	check "last-write --before gives an earlier write" test \
 		"$(sed -n 's/^Position \([0-9]*\).*/\1/p' "$tmp/out")" -lt "$boundary"
+	# The first write after the one before is the last one.
+	expect "first-write" 0 first-write --after $((boundary - 1)) "$trace" "$address,8"
+	check "first-write finds what last-write found" test \
+		"$(grep -v '^HINDSIGHT\|^Position' "$tmp/out")" = "$(grep -v '^HINDSIGHT\|^Position' "$tmp/last")"
+	check "first-write: at the same position" test \
+		"$(sed -n 's/^Position \([0-9+]*\),.*/\1/p' "$tmp/out")" = "$position"
+	expect "first-write where nobody wrote" $not_found first-write --after 1 --physical "$trace" 0x100000
+	check "first-write where nobody wrote: says so" said 'nobody wrote'
+	refuse "first-write without a position" 'give --after' first-write "$trace" "$address"
+	# With an index, the same.
+	hindsight index --every 0.2 "$trace"
+	expect "last-write with an index" 0 last-write "$trace" "$address,8"
+	check "last-write with an index: the same answer" cmp -s "$tmp/out" "$tmp/last"
 	# The first bytes of the guest's text.
 	expect "last-write where nobody wrote" $not_found last-write --physical "$trace" 0x100000
 	check "last-write where nobody wrote: says so" said 'nobody wrote'

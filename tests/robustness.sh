@@ -272,7 +272,7 @@ refuse() {
 	hindsight "$@"
 	lines=$(wc -l <"$tmp/err")
 	# The commands that replay several times say so before each.
-	[[ $1 != last-write ]] || lines=$(grep -vc ' \.\.\.$' "$tmp/err")
+	[[ $1 != *-write ]] || lines=$(grep -vc ' \.\.\.$' "$tmp/err")
 	if is_status "$failed_status" && [[ $lines == 1 ]] &&
 		! grep -qv '^hindsight: ..........' "$tmp/err"; then
 		ok "$name"
