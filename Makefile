@@ -16,7 +16,7 @@ ALL_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 ALL_LDFLAGS += -fsanitize=address,undefined
 endif
 
-base_SRC := base/err.c base/buf.c
+base_SRC := base/err.c base/buf.c base/new_file.c
 dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i8042.c vmm/dev/debugport.c \
 	vmm/dev/virtio.c vmm/dev/disk.c vmm/dev/virtio_blk.c vmm/dev/virtio_rng.c vmm/dev/virtio_console.c \
 	vmm/dev/virtio_net.c
@@ -24,11 +24,11 @@ vmm_SRC := vmm/walk.c vmm/stat.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.
 	vmm/devices.c vmm/state.c vmm/witness.c vmm/assist.c vmm/assist_exec.c vmm/assist_xsave.c vmm/assist_system.c vmm/rewrite.c vmm/user_code.c vmm/modules.c vmm/load.c vmm/load_elf.c \
 	vmm/load_linux.c vmm/load_bzimage.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
-replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/head.c replay/recorder.c replay/approach.c replay/landmark.c replay/progress.c replay/replayer.c replay/replay.c \
+replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/head.c replay/recorder.c replay/approach.c replay/landmark.c replay/progress.c replay/mark.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-debugger_SRC := debugger/timeline.c debugger/options.c debugger/session.c debugger/net_user.c debugger/linux.c debugger/symbols.c \
+debugger_SRC := debugger/timeline.c debugger/timeline_place.c debugger/index.c debugger/options.c debugger/session.c debugger/net_user.c debugger/linux.c debugger/symbols.c \
 	debugger/symset.c debugger/module.c debugger/cmd_run.c \
-	debugger/cmd_replay.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c \
+	debugger/cmd_replay.c debugger/cmd_index.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c \
 	debugger/cmd_gdb.c debugger/gdb_target.c debugger/gdb_regs.c debugger/gdb_monitor.c
 
 gdbstub_SRC := gdbstub/packet.c gdbstub/conn.c gdbstub/listen.c gdbstub/request.c gdbstub/regs.c gdbstub/expr.c gdbstub/point.c \
@@ -43,8 +43,8 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 unit_TESTS := test_base test_trace test_trace_frames test_event test_progress test_devices test_virtio test_virtio_blk test_virtio_ports test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist test_assist_exec test_assist_xsave \
 	test_gdbstub_packet test_gdbstub_expr test_gdbstub_request test_gdbstub_session test_gdbstub_hostile \
-	test_page_store test_snapshot_file
-kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline
+	test_page_store test_snapshot_file test_index_file
+kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline test_index
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh \
 	examples/stale_pointer/session.sh examples/irq_race/session.sh

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/commands.h"
+#include "debugger/index.h"
 #include "debugger/session.h"
 
 #include <errno.h>
@@ -10,7 +11,8 @@ struct summary {
 	uint64_t events[EVENT_TIME + 1];
 	struct event last; /* type 0: no event at all */
 	bool truncated;
-	uint64_t size;
+	uint64_t size; /* without the index */
+	struct index_figures index;
 };
 
 static void print_event(const struct event *e)
@@ -61,6 +63,19 @@ static int read_events(struct replay_file *f, bool list, struct summary *sum, st
 	return rc;
 }
 
+/* All of it is looked at, as of the rest of the trace. */
+static int read_index(const char *trace, struct index_figures *f, struct err *err)
+{
+	struct snapshots *t;
+	int rc = snapshots_create(&t, INDEX_MEMORY, INDEX_SPILL_DIR, err);
+
+	if (rc < 0)
+		return rc;
+	rc = index_load(t, trace, f, err);
+	snapshots_destroy(t);
+	return rc;
+}
+
 /* JSON string; the text comes from a hostile file. */
 static void print_json_string(const char *s)
 {
@@ -99,7 +114,7 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 	const struct machine_digest *d = last_digest(&sum->last);
 
 	printf("{\"version\": %d, \"bytes\": %" PRIu64 ", \"complete\": %s, \"clock\": \"%s\",\n", TRACE_VERSION,
-	       sum->size, sum->truncated ? "false" : "true", clock_kind_name(tm->clock));
+	       sum->size + sum->index.bytes, sum->truncated ? "false" : "true", clock_kind_name(tm->clock));
 	printf(" \"machine\": {\"mem\": %" PRIu64 ", \"seed\": %" PRIu64 ", \"epoch\": %" PRId64
 	       ", \"quantum_ns\": %" PRIu64 ", \"time_rate\": %g, \"cmdline\": ",
 	       tm->config.mem_size, tm->config.seed, tm->config.epoch, tm->quantum, tm->time_rate);
@@ -115,6 +130,8 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 	       ", \"times\": %" PRIu64 "},\n \"boundaries\": %" PRIu64,
 	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT],
 	       sum->events[EVENT_TIME], sum->last.boundary);
+	printf(",\n \"index\": {\"checkpoints\": %" PRIu64 ", \"pages\": %" PRIu64 ", \"bytes\": %" PRIu64 "}",
+	       sum->index.checkpoints, sum->index.pages, sum->index.bytes);
 	if (d)
 		printf(",\n \"final_digest\": \"%016" PRIx64 "%016" PRIx64 "\"", d->state, d->memory);
 	printf(",\n \"assists\": {");
@@ -163,6 +180,9 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 	session_print_assists(stdout, "assists     ", &f->assists);
 	printf("events      %" PRIu64 " landmarks, %" PRIu64 " digests, %" PRIu64 " inputs\n",
 	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT]);
+	if (sum->index.checkpoints)
+		printf("index       %" PRIu64 " checkpoints of %" PRIu64 " different pages, %" PRIu64 " bytes\n",
+		       sum->index.checkpoints, sum->index.pages, sum->index.bytes);
 	if (sum->last.type == EVENT_END)
 		printf("end         %s, status %u, after %" PRIu64 " boundaries, guest time %.6f s\n",
 		       machine_end_name(sum->last.end.end), sum->last.end.code, sum->last.boundary,
@@ -207,6 +227,8 @@ int cmd_info(int argc, char **argv)
 	if (o.events && !o.json)
 		printf("      boundary  event\n");
 	rc = read_events(f, o.events && !o.json, &sum, &err);
+	if (rc == 0)
+		rc = read_index(o.file, &sum.index, &err);
 	if (rc == 0) {
 		if (o.json)
 			print_json(f, &sum);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/commands.h"
+#include "debugger/index.h"
 #include "debugger/session.h"
 
 #include <errno.h>
@@ -123,7 +124,10 @@ static int command(int argc, char **argv, bool verify)
 	ro.target = o.to;
 	if (session_open(&s, &o, &ro, verify, &err) < 0)
 		return session_fail(&err);
-	status = run(&s, &o, verify, &err);
+	if (o.has_to && index_enter(&s.replay, o.to.boundary, &err) < 0)
+		status = session_fail(&err);
+	else
+		status = run(&s, &o, verify, &err);
 	session_close(&s);
 	return status;
 }

@@ -7,8 +7,10 @@ int cmd_run(int argc, char **argv);
 int cmd_record(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
+int cmd_index(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_last_write(int argc, char **argv);
+int cmd_first_write(int argc, char **argv);
 int cmd_gdb(int argc, char **argv);
 
 #endif

@@ -17,8 +17,10 @@ static const struct {
 	{"replay", cmd_replay, "replay a trace, with the guest's output"},
 	{"verify", cmd_verify, "replay a trace and compare everything that was recorded"},
 	{"info", cmd_info, "what is in a trace"},
+	{"index", cmd_index, "leave checkpoints in a trace, for quick sessions"},
 	{"gdb", cmd_gdb, "start gdb on a trace, forward and back"},
 	{"last-write", cmd_last_write, "who wrote to an address last"},
+	{"first-write", cmd_first_write, "who wrote to an address first after a position"},
 };
 
 static void usage(FILE *out)

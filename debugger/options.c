@@ -13,6 +13,8 @@
 #define DEFAULT_MEM (64ull << 20)
 /* Short enough for a 100 Hz tick to be seen in time, long enough to cost nothing. */
 #define DEFAULT_QUANTUM (5 * NSEC_PER_MSEC)
+/* A session comes to any place in half of it, and the checkpoints stay few. */
+#define DEFAULT_EVERY NSEC_PER_SEC
 
 struct row {
 	const char *name, *arg, *help;
@@ -40,6 +42,7 @@ enum {
 	OPT_CLOCK,
 	OPT_TO,
 	OPT_BEFORE,
+	OPT_AFTER,
 	OPT_EVENTS,
 	OPT_JSON,
 	OPT_PHYSICAL,
@@ -51,10 +54,12 @@ enum {
 	OPT_PORT_INPUT,
 	OPT_PORT_OUTPUT,
 	OPT_SYMBOLS,
+	OPT_EVERY,
 };
 
 static const struct row rows[] = {
-	{"output", "FILE", "trace to write (-o FILE)", TAKES_OUTPUT, 'o'},
+	{"output", "FILE", "trace to write (-o FILE)", TAKES_OUTPUT | TAKES_INDEX, 'o'},
+	{"every", "S", "a checkpoint for each so many seconds of replaying (1)", TAKES_INDEX, OPT_EVERY},
 	{"kernel", "FILE", "guest kernel: ELF64, PVH, multiboot 1 or 2, or Linux (vmlinux, bzImage)", TAKES_GUEST,
 	 OPT_KERNEL},
 	{"initrd", "FILE", "initial RAM disk, or the module of a multiboot kernel", TAKES_GUEST, OPT_INITRD},
@@ -91,9 +96,10 @@ static const struct row rows[] = {
 	{"gdb", "ADDR", "wait for gdb at this Unix socket (a path) or port of this machine, instead of replaying", TAKES_TO, OPT_GDB},
 	{"gdb-allow-remote", NULL, "ADDR may be one that other machines reach", TAKES_TO, OPT_GDB_ALLOW_REMOTE},
 	{"before", "POS", "look only at what happened before this position", TAKES_BEFORE, OPT_BEFORE},
-	{"physical", NULL, "the address is guest-physical", TAKES_BEFORE, OPT_PHYSICAL},
+	{"after", "POS", "look only at what happened after this position", TAKES_AFTER, OPT_AFTER},
+	{"physical", NULL, "the address is guest-physical", TAKES_ADDRESS, OPT_PHYSICAL},
 	{"symbols", "FILE", "names and lines: vmlinux or, also as FILE@ADDR, a Linux module; may be repeated",
-	 TAKES_BEFORE, OPT_SYMBOLS},
+	 TAKES_SYMBOLS, OPT_SYMBOLS},
 	{"events", NULL, "list every event", TAKES_EVENTS, OPT_EVENTS},
 	{"json", NULL, "print JSON", TAKES_EVENTS, OPT_JSON},
 	{"help", NULL, "print this", ~0u, 'h'},
@@ -274,6 +280,10 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		rc = parse_double("max-seconds", arg, 0.001, 1e9, &d, err);
 		o->max_ns = (uint64_t)(d * (double)NSEC_PER_SEC);
 		break;
+	case OPT_EVERY:
+		rc = parse_double("every", arg, 0.001, 1e6, &d, err);
+		o->every = (uint64_t)(d * (double)NSEC_PER_SEC);
+		break;
 	case OPT_UNTIL:
 		o->until = arg;
 		break;
@@ -294,6 +304,7 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		break;
 	case OPT_TO:
 	case OPT_BEFORE:
+	case OPT_AFTER:
 		rc = position_parse(arg, &o->to, err);
 		o->has_to = true;
 		break;
@@ -381,6 +392,7 @@ int options_parse(int argc, char **argv, unsigned takes, struct options *o, stru
 			    .xfeatures = MACHINE_XFEATURES_OF_HOST},
 		.quantum = DEFAULT_QUANTUM,
 		.time_rate = 1.0,
+		.every = DEFAULT_EVERY,
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		if (rows[i].takes & takes)
@@ -388,7 +400,7 @@ int options_parse(int argc, char **argv, unsigned takes, struct options *o, stru
 						     NULL, rows[i].id};
 	optind = 0;
 	opterr = 0;
-	while ((id = getopt_long(argc, argv, takes & TAKES_OUTPUT ? "ho:" : "h", table, NULL)) != -1) {
+	while ((id = getopt_long(argc, argv, takes & (TAKES_OUTPUT | TAKES_INDEX) ? "ho:" : "h", table, NULL)) != -1) {
 		int rc;
 
 		if (id == '?')

@@ -44,6 +44,7 @@ struct options {
 	bool thin;
 	const char *file;
 	enum clock_choice clock;
+	uint64_t every; /* ns */
 	bool has_to;
 	struct position to;
 	const char *gdb; /* where gdb is to connect */
@@ -69,6 +70,9 @@ enum {
 	TAKES_ADDRESS = 128,
 	TAKES_DISK = 256,
 	TAKES_PORT_OUTPUT = 512,
+	TAKES_INDEX = 1024,
+	TAKES_AFTER = 2048,
+	TAKES_SYMBOLS = 4096,
 };
 
 /* Parse argv (argv[0] is the command's name). */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/timeline.h"
 
+#include "debugger/index.h"
 #include "vmm/kick.h"
 
 #include <errno.h>
@@ -25,6 +26,7 @@
 struct checkpoint {
 	struct position at;
 	bool exact;    /* stands at `at`; else in user code behind it, where no position is */
+	bool kept;     /* the trace's own: for good */
 	uint64_t work; /* ns of replaying from the start to it */
 	struct snapshot *snapshot;
 };
@@ -34,7 +36,7 @@ struct timeline {
 	struct replay replay;
 	struct snapshots *snapshots;
 	struct checkpoint *checkpoint; /* in order of position */
-	unsigned checkpoints, room;
+	unsigned checkpoints, room, kept;
 	uint64_t work;     /* ns of replaying from the start to the present */
 	uint64_t last_progress;
 	uint64_t restores, retries;
@@ -129,18 +131,41 @@ static void thin(struct timeline *t)
 	for (unsigned i = t->checkpoints; i-- > 1;) {
 		uint64_t before = t->checkpoint[i - 1].work, after;
 
+		if (t->checkpoint[i].kept)
+			continue;
 		after = i + 1 < t->checkpoints ? t->checkpoint[i + 1].work : t->checkpoint[i].work;
 		if (distance(after, before) * THINNING < distance(t->work, t->checkpoint[i].work))
 			drop_checkpoint(t, i);
 	}
-	if (t->checkpoints >= CHECKPOINTS_MAX)
+	if (t->checkpoints - t->kept >= CHECKPOINTS_MAX)
 		for (unsigned i = t->checkpoints - 1; i > 1; i -= 2)
-			drop_checkpoint(t, i - 1);
+			if (!t->checkpoint[i - 1].kept)
+				drop_checkpoint(t, i - 1);
 }
 
 static bool in_user_mode(struct timeline *t)
 {
 	return vcpu_cpl(&t->replay.machine->vcpu[0], NULL) == 3;
+}
+
+/* Put a checkpoint behind the i-th that are before it. */
+static int insert_checkpoint(struct timeline *t, unsigned i, const struct checkpoint *c, struct err *err)
+{
+	if (t->checkpoints == t->room) {
+		unsigned room = t->room ? 2 * t->room : 64;
+		struct checkpoint *more = realloc(t->checkpoint, room * sizeof(*more));
+
+		if (!more)
+			return err_set(err, ENOMEM, "out of memory for checkpoints");
+		t->checkpoint = more;
+		t->room = room;
+	}
+	memmove(&t->checkpoint[i + 1], &t->checkpoint[i],
+		(t->checkpoints - i) * sizeof(t->checkpoint[0]));
+	t->checkpoint[i] = *c;
+	t->checkpoints++;
+	t->kept += c->kept;
+	return 0;
 }
 
 /* Freeze the present, if that can be. Not being able to is no error: later places will do. */
@@ -156,15 +181,6 @@ static int add_checkpoint(struct timeline *t, struct err *err)
 
 	if (c && position_order(c->at, at) == 0)
 		return 0;
-	if (t->checkpoints == t->room) {
-		unsigned room = t->room ? 2 * t->room : 64;
-		struct checkpoint *more = realloc(t->checkpoint, room * sizeof(*more));
-
-		if (!more)
-			return err_set(err, ENOMEM, "out of memory for checkpoints");
-		t->checkpoint = more;
-		t->room = room;
-	}
 	rc = replay_save(&t->replay, &place, err);
 	note.data = place.data;
 	note.data_len = place.len;
@@ -177,21 +193,41 @@ static int add_checkpoint(struct timeline *t, struct err *err)
 		return rc;
 	/* What machine_save completed may have been counted. */
 	at = timeline_position(t);
-	memmove(&t->checkpoint[i + 1], &t->checkpoint[i],
-		(t->checkpoints - i) * sizeof(t->checkpoint[0]));
-	t->checkpoint[i] = (struct checkpoint){
-		.at = at, .exact = at.steps == 0 || !in_user_mode(t), .work = t->work, .snapshot = s};
-	t->checkpoints++;
-	thin(t);
-	return 0;
+	rc = insert_checkpoint(t, i,
+			       &(struct checkpoint){.at = at,
+						    .exact = at.steps == 0 || !in_user_mode(t),
+						    .work = t->work,
+						    .snapshot = s},
+			       err);
+	if (rc < 0)
+		snapshot_delete(t->snapshots, s);
+	else
+		thin(t);
+	return rc;
+}
+
+/* The trace's own checkpoints are there from the start. */
+static int adopt_index(struct timeline *t, struct err *err)
+{
+	struct index_figures f;
+	int rc = index_load(t->snapshots, t->path, &f, err);
+
+	for (struct snapshot *s = t->checkpoint[0].snapshot->next; rc == 0 && s; s = s->next) {
+		struct checkpoint c = {.at = {s->boundary, 0}, .exact = true, .kept = true, .snapshot = s};
+		struct index_note note;
+
+		rc = index_read_note(s, &note, err);
+		c.work = note.work;
+		if (rc == 0)
+			rc = insert_checkpoint(t, t->checkpoints, &c, err);
+	}
+	return rc;
 }
 
 static int restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err)
 {
-	int rc = snapshot_restore(t->snapshots, c->snapshot, err);
+	int rc = index_restore(t->snapshots, &t->replay, c->snapshot, err);
 
-	if (rc == 0)
-		rc = replay_restore(&t->replay, c->snapshot->data, c->snapshot->data_len, err);
 	t->work = c->work;
 	t->restores++;
 	return rc;
@@ -313,6 +349,16 @@ int timeline_step(struct timeline *t, uint64_t n, struct err *err)
 	return rc;
 }
 
+/* How many steps the boundary before this one has; what only counting them tells. */
+static int learn_span(struct timeline *t, struct position here, uint64_t *span, struct err *err)
+{
+	int rc = timeline_seek(t, (struct position){here.boundary - 1, 0}, err);
+
+	for (*span = 0; rc == 0 && position_order(timeline_position(t), here) < 0; (*span)++)
+		rc = timeline_step(t, 1, err);
+	return rc;
+}
+
 /* The position before this one. */
 static int step_back(struct timeline *t, struct err *err)
 {
@@ -320,8 +366,19 @@ static int step_back(struct timeline *t, struct err *err)
 	uint64_t span = replayer_last_span(t->replay.replayer);
 	int rc = 0;
 
-	if (here.boundary == 0 && here.steps == 0)
+	if (position_order(here, t->checkpoint[0].at) <= 0)
 		return 0;
+	if (here.steps == 0 && !span && caps_has_clock(&t->replay.machine->caps)) {
+		/* Come over the boundary once more. */
+		rc = timeline_seek(t, (struct position){here.boundary - 1, 0}, err);
+		if (rc == 0)
+			rc = run_to(t, here, err);
+		span = replayer_last_span(t->replay.replayer);
+	} else if (here.steps == 0 && !span) {
+		rc = learn_span(t, here, &span, err);
+	}
+	if (rc < 0)
+		return rc;
 	/* Counts have holes: an instruction that counts twice leads past a position that does not exist. */
 	do {
 		if (to.steps == 0) {
@@ -353,13 +410,16 @@ static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uin
 	const struct timeline_stops *s = t->stops;
 
 	(void)err;
-	if (!s || gpa.v >= s->watch.v + s->watch_len || gpa.v + len <= s->watch.v || old == now)
+	if (!s || gpa.v >= s->watch.v + s->watch_len || gpa.v + len <= s->watch.v ||
+	    (old == now && !s->unchanged))
 		return 0;
 	m->pause = true;
 	/* Of several stores of one instruction the first is told. */
 	if (!t->watch_hit)
 		t->watched = (struct timeline_stop){
-			.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now};
+			.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now,
+			.device = !m->dma ? NULL : m->accessed ? m->accessed->ops->name : "a device",
+			.input = m->dma && !m->accessed, .rip = vcpu_regs(&m->vcpu[0])->rip};
 	t->watch_hit = true;
 	return 0;
 }
@@ -398,36 +458,15 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 		replayer_count_here(t->replay.replayer);
 	if (rc == 0)
 		rc = run_until(t, end, stop, &found, err);
+	stop->at = timeline_position(t);
 	return end_stops(t, rc, err);
 }
 
-/* A position, and by what it is known again: a string store to watched memory is counted otherwise than without the
- * watch, which moves the steps behind it. */
-struct place {
-	struct position position;
-	struct kvm_regs regs;
-};
-
-static int go_back_to(struct timeline *t, const struct place *place, struct err *err)
-{
-	struct kvm_regs now;
-	int rc = timeline_seek(t, place->position, err);
-
-	if (rc < 0)
-		return rc;
-	now = event_regs(&t->replay.machine->vcpu[0]);
-	if (memcmp(&now, &place->regs, sizeof(now)) != 0)
-		return err_set(err, ENOTSUP,
-			       "the place at boundary %" PRIu64 " is behind a string instruction that wrote to "
-			       "watched memory, and is not found again by its count; watch less memory",
-			       place->position.boundary);
-	return 0;
-}
-
 /* The last stop at or behind the checkpoint where the machine stands and before `limit`. */
-static int last_stop(struct timeline *t, struct position limit, struct place *at, struct timeline_stop *stop,
+static int last_stop(struct timeline *t, struct position limit, struct timeline_place *at, struct timeline_stop *stop,
 		     bool *found, struct err *err)
 {
+	struct position from = timeline_position(t);
 	int rc = 0;
 
 	while (rc == 0) {
@@ -441,7 +480,11 @@ static int last_stop(struct timeline *t, struct position limit, struct place *at
 		if (rc < 0 || !hit || order > 0 || (order == 0 && here.reason != TIMELINE_WATCH))
 			break;
 		*stop = here;
-		at->position = timeline_position(t);
+		stop->at = at->position = timeline_position(t);
+		if (from.boundary != at->position.boundary)
+			from = (struct position){at->position.boundary, 0};
+		at->nth = position_order(from, at->from) == 0 && *found ? at->nth + 1 : 1;
+		at->from = from;
 		at->regs = event_regs(&t->replay.machine->vcpu[0]);
 		*found = true;
 	}
@@ -449,13 +492,13 @@ static int last_stop(struct timeline *t, struct position limit, struct place *at
 }
 
 /* Segment by segment backwards: each from a checkpoint to the next. */
-static int find_backwards(struct timeline *t, struct place *at, struct timeline_stop *stop, bool *found,
+static int find_backwards(struct timeline *t, struct timeline_place *at, struct timeline_stop *stop, bool *found,
 			  struct err *err)
 {
-	struct position limit = timeline_position(t);
+	struct position limit = timeline_at_end(t) ? (struct position){UINT64_MAX, 0} : timeline_position(t);
 	int rc = 0;
 
-	while (rc == 0 && !*found && (limit.boundary || limit.steps)) {
+	while (rc == 0 && !*found && position_order(limit, t->checkpoint[0].at) > 0) {
 		struct position before = limit;
 		struct checkpoint c;
 
@@ -478,7 +521,7 @@ static int find_backwards(struct timeline *t, struct place *at, struct timeline_
 int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *stops,
 			      struct timeline_stop *stop, struct err *err)
 {
-	struct place at = {0};
+	struct timeline_place at = {0};
 	bool found = false;
 	int rc = begin_stops(t, stops, err);
 
@@ -487,7 +530,7 @@ int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *s
 		rc = find_backwards(t, &at, stop, &found, err);
 	rc = end_stops(t, rc, err);
 	if (rc == 0)
-		rc = found ? go_back_to(t, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
+		rc = found ? timeline_find_place(t, stops, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
 	/* The store has just been made there: back to before it. */
 	if (rc == 0 && found && stop->reason == TIMELINE_WATCH)
 		rc = step_back(t, err);
@@ -511,6 +554,7 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	t->path = path;
 	ro.watched = on_watched;
 	ro.watched_ctx = t;
+	ro.disk = options->disk;
 	rc = replay_open(&t->replay, path, use_clock, &ro, output, output_ctx, err);
 	if (rc < 0) {
 		free(t);
@@ -526,6 +570,8 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 		rc = add_checkpoint(t, err);
 	if (rc == 0 && !t->checkpoints)
 		rc = err_set(err, EIO, "the start of the trace cannot be frozen");
+	if (rc == 0)
+		rc = adopt_index(t, err);
 	if (rc < 0) {
 		timeline_close(t);
 		return rc;
@@ -547,6 +593,6 @@ void timeline_close(struct timeline *t)
 void timeline_figures(const struct timeline *t, struct timeline_figures *f)
 {
 	*f = (struct timeline_figures){
-		.checkpoints = t->checkpoints, .restores = t->restores, .retries = t->retries};
+		.checkpoints = t->checkpoints, .kept = t->kept, .restores = t->restores, .retries = t->retries};
 	snapshots_figures(t->snapshots, &f->snapshots);
 }

@@ -13,6 +13,7 @@
 struct timeline_options {
 	uint64_t memory;       /* bytes that checkpoints may take in all; 0: TIMELINE_MEMORY */
 	const char *spill_dir; /* for what is over; NULL: /var/tmp */
+	const char *disk;      /* see replay_options */
 	/* Asked several times a second: true ends a long run where it is. May be NULL. */
 	bool (*interrupt)(void *ctx);
 	void *interrupt_ctx;
@@ -61,6 +62,7 @@ struct timeline_stops {
 	/* Stores to [watch, watch+watch_len) that change it; 0: none. */
 	gpa_t watch;
 	uint64_t watch_len;
+	bool unchanged; /* also those that change nothing */
 };
 
 enum timeline_reason {
@@ -72,10 +74,14 @@ enum timeline_reason {
 
 struct timeline_stop {
 	enum timeline_reason reason;
+	struct position at; /* where it shows: a store, behind it */
 	/* TIMELINE_WATCH: the store. */
 	gpa_t gpa;
 	unsigned len;
 	uint64_t old, now;
+	const char *device; /* whose DMA it was; NULL: an instruction's store */
+	uint64_t rip;       /* behind the instruction, or of it */
+	bool input;         /* the DMA of what came from outside: no instruction asked for it */
 };
 
 /* Run to the next stop. -EINTR: stopped on request, at a position in between. */
@@ -85,8 +91,20 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *stops,
 			      struct timeline_stop *stop, struct err *err);
 
+/* A place where there was a stop, and all by which it is found again. */
+struct timeline_place {
+	struct position position; /* steps: 0 where they are not known, and not those without the stops */
+	struct kvm_regs regs;
+	struct position from;
+	unsigned nth;             /* stop on the way from there */
+};
+
+/* timeline_place.c: go to such a place. -ENOTSUP: steps do not lead to it. */
+int timeline_find_place(struct timeline *t, const struct timeline_stops *stops, const struct timeline_place *place,
+			struct err *err);
+
 struct timeline_figures {
-	unsigned checkpoints;
+	unsigned checkpoints, kept; /* kept: those of the trace's index */
 	uint64_t restores, retries; /* retries: a late timer made a run go past its target */
 	struct snapshots_figures snapshots;
 };

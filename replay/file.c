@@ -277,15 +277,17 @@ int replay_file_seek(struct replay_file *f, const struct replay_file_place *at, 
 	size_t len;
 	int rc;
 
-	trace_reader_seek(f->reader, at->frame);
+	rc = trace_reader_seek(f->reader, at->frame, err);
+	if (rc < 0)
+		return rc;
 	f->codec = at->codec;
 	f->pending = at->pending;
 	if (!at->pending)
 		return 0;
 	f->frame_at = at->frame;
 	rc = trace_reader_next(f->reader, &type, &data, &len, err);
-	if (rc == 0 || (rc > 0 && at->consumed > len))
-		rc = err_set(err, EBADMSG, "the trace has changed since it was opened");
+	if (rc == 0 || (rc > 0 && (type != TRACE_EVENTS || at->consumed > len)))
+		rc = err_set(err, EBADMSG, "no events lie at byte %" PRIu64 " of the trace", at->frame.offset);
 	if (rc < 0)
 		return rc;
 	f->frame = reader_init(data, len);

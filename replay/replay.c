@@ -106,6 +106,5 @@ int replay_restore(struct replay *r, const void *data, size_t len, struct err *e
 	if (r->output_bytes > r->output_skip)
 		r->output_skip = r->output_bytes;
 	r->output_bytes = reader_u64(&in);
-	len = reader_left(&in);
-	return replayer_restore(r->replayer, reader_take(&in, len), len, err);
+	return replayer_restore(r->replayer, &in, err);
 }

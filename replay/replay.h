@@ -33,7 +33,9 @@ int replay_open(struct replay *r, const char *path, bool use_clock, const struct
 void replay_close(struct replay *r);
 /* As replayer_run, but never -EAGAIN. */
 int replay_run(struct replay *r, struct err *err);
-/* As replayer_save and replayer_restore; what was printed up to the present is not printed again. */
+/* As replayer_save and replayer_restore; what was printed up to the present is not printed again. What follows behind
+ * the bytes of replay_save is the caller's. */
+#define REPLAY_SAVED_SIZE 281
 int replay_save(const struct replay *r, struct buf *out, struct err *err);
 int replay_restore(struct replay *r, const void *data, size_t len, struct err *err);
 /* As replayer_set_target. */

@@ -3,6 +3,7 @@
 
 #include "replay/approach.h"
 #include "replay/landmark.h"
+#include "replay/mark.h"
 #include "vmm/kick.h"
 
 #include <errno.h>
@@ -25,6 +26,7 @@ struct replayer {
 	struct landmark_search search;
 
 	struct event next;
+	struct replay_file_place next_at; /* before `next` */
 	bool have_next;         /* `next` is the event to come */
 	uint64_t events;        /* read so far */
 	struct event recent[REPLAY_RECENT];
@@ -60,8 +62,10 @@ static uint64_t steps_here(const struct replayer *r)
 
 static int read_event(struct replayer *r, struct err *err)
 {
-	int rc = replay_file_next(r->f, &r->next, err);
+	int rc;
 
+	r->next_at = replay_file_tell(r->f);
+	rc = replay_file_next(r->f, &r->next, err);
 	if (rc > 0 && r->o.fault.kind == FAULT_DROP_EVENT && r->events == r->o.fault.where) {
 		r->events++;
 		rc = replay_file_next(r->f, &r->next, err);
@@ -620,27 +624,15 @@ void replayer_set_caution(struct replayer *r, double caution)
 	r->search.caution = caution;
 }
 
-/* What replayer_save keeps. Clocks only ever grow, so their readings are kept as distances from now. */
-struct mark {
-	struct replay_file_place place;
-	struct event next;
-	struct event recent[REPLAY_RECENT];
-	struct replay_counts counts;
-	bool have_next, at_boundary;
-	uint64_t events, passed, last_good, steps, done, last_span, searched;
-};
-
 int replayer_save(const struct replayer *r, struct buf *out, struct err *err)
 {
 	const struct vcpu *v = &r->m->vcpu[0];
-	struct mark mark = {
-		.place = replay_file_tell(r->f),
-		.next = r->next,
+	struct replay_mark mark = {
+		.next = r->next_at,
 		.counts = r->counts,
-		.have_next = r->have_next,
 		.at_boundary = r->at_boundary,
-		.events = r->events,
-		.passed = r->passed,
+		.counting = counting(r),
+		.events = r->events - r->have_next,
 		.last_good = r->divergence.last_good,
 		.steps = r->steps,
 		.done = vcpu_progress(v) - r->base,
@@ -648,37 +640,32 @@ int replayer_save(const struct replayer *r, struct buf *out, struct err *err)
 		.searched = vcpu_clock(v) - r->search.clock_base,
 	};
 
-	memcpy(mark.recent, r->recent, sizeof(mark.recent));
-	buf_put(out, &mark, sizeof(mark));
+	replay_mark_encode(&mark, out);
 	return out->failed ? err_set(err, ENOMEM, "out of memory") : 0;
 }
 
-int replayer_restore(struct replayer *r, const void *data, size_t len, struct err *err)
+int replayer_restore(struct replayer *r, struct reader *in, struct err *err)
 {
 	const struct vcpu *v = &r->m->vcpu[0];
-	struct mark mark;
-	int rc;
+	struct replay_mark mark;
+	int rc = replay_mark_decode(in, &mark, err);
 
-	if (len != sizeof(mark))
-		return err_set(err, EINVAL, "this snapshot holds no place in a trace");
-	memcpy(&mark, data, sizeof(mark));
-	rc = replay_file_seek(r->f, &mark.place, err);
+	if (rc == 0 && mark.counting != counting(r) && !mark.at_boundary)
+		rc = err_set(err, ENOTSUP, "this place between boundaries is known only where it was saved");
+	if (rc == 0)
+		rc = replay_file_seek(r->f, &mark.next, err);
 	if (rc < 0)
 		return rc;
-	r->next = mark.next;
-	memcpy(r->recent, mark.recent, sizeof(mark.recent));
 	r->counts = mark.counts;
-	r->have_next = mark.have_next;
 	r->at_boundary = mark.at_boundary;
 	r->events = mark.events;
-	r->passed = mark.passed;
+	r->passed = 0;
 	r->divergence = (struct divergence){.last_good = mark.last_good};
 	r->steps = mark.steps;
 	r->base = vcpu_progress(v) - mark.done;
-	r->last_span = mark.last_span;
-	r->search.active = false;
+	r->last_span = mark.counting == counting(r) ? mark.last_span : 0;
 	r->search.clock_base = vcpu_clock(v) - mark.searched;
-	return 0;
+	return read_event(r, err);
 }
 
 unsigned replayer_recent(const struct replayer *r, struct event out[REPLAY_RECENT])

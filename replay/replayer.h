@@ -42,7 +42,7 @@ int replay_file_attach_disk(struct replay_file *f, const char *path, struct err 
 /* The next event: 1, 0 at the end of what is whole, negative on damage. */
 int replay_file_next(struct replay_file *f, struct event *e, struct err *err);
 struct replay_file_place replay_file_tell(const struct replay_file *f);
-/* Read on from a place that replay_file_tell gave for this file. */
+/* Read on from a place that replay_file_tell gave for this file; -EBADMSG if it cannot be one. */
 int replay_file_seek(struct replay_file *f, const struct replay_file_place *at, struct err *err);
 /* Whether the recorder was cut off before it wrote its end; known after replay_file_next gave 0. */
 bool replay_file_truncated(const struct replay_file *f);
@@ -134,7 +134,9 @@ uint64_t replayer_last_span(const struct replayer *r);
  * back into that state, replayer_restore goes on from there; r may be another replayer of the same trace.
  */
 int replayer_save(const struct replayer *r, struct buf *out, struct err *err);
-int replayer_restore(struct replayer *r, const void *data, size_t len, struct err *err);
+/* Reads no more than replayer_save wrote, and believes nothing of it: it may come from a file. Events that came before
+ * are no longer among the recent ones. */
+int replayer_restore(struct replayer *r, struct reader *in, struct err *err);
 /* Up to REPLAY_RECENT events that came last, oldest first; returns how many. */
 unsigned replayer_recent(const struct replayer *r, struct event out[REPLAY_RECENT]);
 

@@ -65,44 +65,63 @@ static int write_failed(struct trace_writer *w, int code, struct err *err)
 		       w->size, code == ENOSPC ? "; make room on the disk" : "");
 }
 
-int trace_writer_create(struct trace_writer **out, const char *path, struct err *err)
+int trace_writer_continue(struct trace_writer **out, int fd, struct trace_place at, struct err *err)
 {
 	struct trace_writer *w = calloc(1, sizeof(*w));
-	struct buf head = {0};
-	int rc;
 
-	if (!w)
+	if (!w) {
+		close(fd);
 		return err_set(err, ENOMEM, "out of memory");
+	}
+	w->fd = fd;
+	w->size = at.offset;
+	w->sequence = at.sequence;
 	w->scratch_size = ZSTD_compressBound(TRACE_FRAME_RAW_MAX);
 	w->scratch = malloc(w->scratch_size);
 	w->zstd = ZSTD_createCCtx();
-	w->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (w->fd < 0) {
-		rc = err_sys(err, errno, "cannot create the trace %s", path);
-		goto fail;
+	if (!w->scratch || !w->zstd) {
+		trace_writer_close(w, NULL);
+		return err_set(err, ENOMEM, "out of memory");
 	}
+	*out = w;
+	return 0;
+}
+
+static int write_header(struct trace_writer *w, struct err *err)
+{
+	struct buf head = {0};
+	int rc = ENOMEM;
+
 	buf_put(&head, header_magic, sizeof(header_magic));
 	buf_put_u32(&head, TRACE_VERSION);
 	buf_put_u32(&head, 0);
 	if (!head.failed)
 		buf_put_u64(&head, XXH64(head.data, head.len, 0));
-	if (!w->scratch || !w->zstd || head.failed) {
-		rc = err_set(err, ENOMEM, "out of memory");
-		goto fail;
-	}
-	rc = write_all(w->fd, head.data, head.len);
-	if (rc) {
-		rc = write_failed(w, rc, err);
-		goto fail;
-	}
+	if (!head.failed)
+		rc = write_all(w->fd, head.data, head.len);
 	w->size = head.len;
 	buf_free(&head);
+	return rc ? write_failed(w, rc, err) : 0;
+}
+
+int trace_writer_create(struct trace_writer **out, const char *path, struct err *err)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	struct trace_writer *w;
+	int rc;
+
+	if (fd < 0)
+		return err_sys(err, errno, "cannot create the trace %s", path);
+	rc = trace_writer_continue(&w, fd, (struct trace_place){0}, err);
+	if (rc < 0)
+		return rc;
+	rc = write_header(w, err);
+	if (rc < 0) {
+		trace_writer_close(w, NULL);
+		return rc;
+	}
 	*out = w;
 	return 0;
-fail:
-	buf_free(&head);
-	trace_writer_close(w, NULL);
-	return rc;
 }
 
 int trace_writer_frame(struct trace_writer *w, enum trace_frame type, const void *data, size_t len,
@@ -270,12 +289,6 @@ void trace_reader_close(struct trace_reader *r)
 	free(r);
 }
 
-static int end_of_whole(struct trace_reader *r)
-{
-	r->truncated = true;
-	return 0;
-}
-
 /* A frame that does not check: the unfinished tail of a file that was being written ends at or past the
  * end of file; anything else is damage. */
 static int bad_frame(const struct trace_reader *r, const char *what, struct err *err)
@@ -283,64 +296,117 @@ static int bad_frame(const struct trace_reader *r, const char *what, struct err 
 	return err_set(err, EBADMSG, "the trace is damaged at byte %" PRIu64 ": %s", r->offset, what);
 }
 
-int trace_reader_next(struct trace_reader *r, enum trace_frame *type, const uint8_t **data,
-		      size_t *len, struct err *err)
-{
-	uint8_t head[TRACE_FRAME_SIZE] = {0};
-	uint64_t left = r->size - r->offset;
-	struct reader in = reader_init(head, sizeof(head));
-	uint32_t magic, stored, raw;
+/* What the head of a frame says, unchecked but for what it takes to find the next. */
+struct head {
+	uint8_t bytes[TRACE_FRAME_SIZE];
 	uint16_t kind, flags;
+	uint32_t stored, raw;
 	uint64_t sequence, checksum;
+};
+
+/* The head of the next frame, whose bytes are all there: 1, or 0 at the end of what is whole. */
+static int read_head(struct trace_reader *r, struct head *h, struct err *err)
+{
+	uint64_t left = r->size - r->offset;
+	struct reader in = reader_init(h->bytes, sizeof(h->bytes));
+	uint32_t magic;
 	int rc;
 
-	if (r->ended) {
-		if (left)
-			return bad_frame(r, "there are bytes behind its end mark", err);
-		return 0;
-	}
-	if (left < sizeof(head))
-		return end_of_whole(r);
-	rc = read_at(r, head, sizeof(head), r->offset, err);
+	if (left < sizeof(h->bytes))
+		return r->ended && left ? bad_frame(r, "there are bytes behind its end mark", err) : 0;
+	rc = read_at(r, h->bytes, sizeof(h->bytes), r->offset, err);
 	if (rc < 0)
 		return rc;
 	magic = reader_u32(&in);
-	kind = reader_u16(&in);
-	flags = reader_u16(&in);
-	stored = reader_u32(&in);
-	raw = reader_u32(&in);
-	sequence = reader_u64(&in);
-	checksum = reader_u64(&in);
+	h->kind = reader_u16(&in);
+	h->flags = reader_u16(&in);
+	h->stored = reader_u32(&in);
+	h->raw = reader_u32(&in);
+	h->sequence = reader_u64(&in);
+	h->checksum = reader_u64(&in);
 	if (magic != FRAME_MAGIC)
 		return bad_frame(r, "no frame begins here", err);
-	if (raw > TRACE_FRAME_RAW_MAX || stored > ZSTD_compressBound(TRACE_FRAME_RAW_MAX))
+	if (h->raw > TRACE_FRAME_RAW_MAX || h->stored > ZSTD_compressBound(TRACE_FRAME_RAW_MAX))
 		return bad_frame(r, "a frame claims an impossible size", err);
-	if (stored > left - sizeof(head))
-		return end_of_whole(r);
-	rc = read_at(r, r->stored, stored, r->offset + sizeof(head), err);
+	if (r->ended && h->kind != TRACE_CHECKPOINTS)
+		return bad_frame(r, "there are bytes behind its end mark", err);
+	if (r->ended && h->stored > left - sizeof(h->bytes))
+		return bad_frame(r, "its checkpoints are cut off", err);
+	return h->stored <= left - sizeof(h->bytes);
+}
+
+static void pass_frame(struct trace_reader *r, const struct head *h)
+{
+	r->offset += sizeof(h->bytes) + h->stored;
+	r->sequence++;
+	r->ended = r->ended || h->kind == TRACE_END;
+}
+
+static int read_body(struct trace_reader *r, const struct head *h, const uint8_t **data, size_t *len,
+		     struct err *err)
+{
+	int rc = read_at(r, r->stored, h->stored, r->offset + sizeof(h->bytes), err);
+
 	if (rc < 0)
 		return rc;
-	if (checksum != frame_checksum(head, r->stored, stored))
+	if (h->checksum != frame_checksum(h->bytes, r->stored, h->stored))
 		return bad_frame(r, "a frame's checksum does not match", err);
-	if (sequence != r->sequence)
+	if (h->sequence != r->sequence)
 		return bad_frame(r, "a frame is missing or out of order", err);
-	if (flags & FRAME_ZSTD) {
-		size_t n = ZSTD_decompress(r->raw, TRACE_FRAME_RAW_MAX, r->stored, stored);
+	if (h->flags & FRAME_ZSTD) {
+		size_t n = ZSTD_decompress(r->raw, TRACE_FRAME_RAW_MAX, r->stored, h->stored);
 
-		if (ZSTD_isError(n) || n != raw)
+		if (ZSTD_isError(n) || n != h->raw)
 			return bad_frame(r, "a frame cannot be decompressed", err);
 		*data = r->raw;
 	} else {
-		if (stored != raw)
+		if (h->stored != h->raw)
 			return bad_frame(r, "a frame's sizes disagree", err);
 		*data = r->stored;
 	}
-	*type = (enum trace_frame)kind;
-	*len = raw;
-	r->offset += sizeof(head) + stored;
-	r->sequence++;
-	r->ended = kind == TRACE_END;
+	*len = h->raw;
+	pass_frame(r, h);
 	return 1;
+}
+
+int trace_reader_next(struct trace_reader *r, enum trace_frame *type, const uint8_t **data,
+		      size_t *len, struct err *err)
+{
+	struct head h = {0};
+	int rc = read_head(r, &h, err);
+
+	if (rc < 0)
+		return rc;
+	if (rc == 0 || h.kind == TRACE_CHECKPOINTS) {
+		r->truncated = !r->ended;
+		return 0;
+	}
+	*type = (enum trace_frame)h.kind;
+	return read_body(r, &h, data, len, err);
+}
+
+int trace_reader_find_checkpoints(struct trace_reader *r, struct err *err)
+{
+	struct head h = {0};
+	int rc;
+
+	while ((rc = read_head(r, &h, err)) > 0 && h.kind != TRACE_CHECKPOINTS)
+		pass_frame(r, &h);
+	return rc;
+}
+
+int trace_reader_next_checkpoints(struct trace_reader *r, const uint8_t **data, size_t *len, struct err *err)
+{
+	struct head h = {0};
+	int rc = read_head(r, &h, err);
+
+	if (rc == 0 && r->offset != r->size)
+		return bad_frame(r, "its checkpoints are cut off", err);
+	if (rc <= 0)
+		return rc;
+	if (h.kind != TRACE_CHECKPOINTS)
+		return bad_frame(r, "something else comes among its checkpoints", err);
+	return read_body(r, &h, data, len, err);
 }
 
 bool trace_reader_truncated(const struct trace_reader *r)
@@ -355,12 +421,16 @@ uint64_t trace_reader_offset(const struct trace_reader *r)
 
 struct trace_place trace_reader_tell(const struct trace_reader *r)
 {
-	return (struct trace_place){r->offset, r->sequence};
+	return (struct trace_place){r->offset, r->sequence, r->ended};
 }
 
-void trace_reader_seek(struct trace_reader *r, struct trace_place at)
+int trace_reader_seek(struct trace_reader *r, struct trace_place at, struct err *err)
 {
+	if (at.offset < TRACE_HEADER_SIZE || at.offset > r->size)
+		return err_set(err, EBADMSG, "byte %" PRIu64 " is no place in the trace", at.offset);
 	r->offset = at.offset;
 	r->sequence = at.sequence;
-	r->truncated = r->ended = false;
+	r->ended = at.ended;
+	r->truncated = false;
+	return 0;
 }

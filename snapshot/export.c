@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+#include "base/new_file.h"
 #include "snapshot/format.h"
 #include "snapshot/tree.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <libgen.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <zstd.h>
@@ -314,61 +311,10 @@ static int put_all(struct exporter *x, struct err *err)
 
 /* --- The file -------------------------------------------------------------------------------- */
 
-/* A rename lasts when the directory is on the disk. */
-static int sync_directory(const char *path, struct err *err)
+int snapshots_export_to(struct snapshots *t, int fd, const struct snapshot_export *what,
+			struct err *err)
 {
-	char *copy = strdup(path);
-	int fd, rc = 0;
-
-	if (!copy)
-		return err_set(err, ENOMEM, "out of memory");
-	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fsync(fd) < 0)
-		rc = err_sys(err, errno, "cannot make sure that %s is on the disk", path);
-	if (fd >= 0)
-		close(fd);
-	free(copy);
-	return rc;
-}
-
-/* As open() would have made it; mkostemp makes files that nobody else may read. */
-static void set_usual_mode(int fd)
-{
-	mode_t mask = umask(0);
-
-	umask(mask);
-	(void)fchmod(fd, 0666 & ~mask);
-}
-
-static int write_file(struct exporter *x, const char *path, struct err *err)
-{
-	char name[4096];
-	int rc;
-
-	if (snprintf(name, sizeof(name), "%s.XXXXXX", path) >= (int)sizeof(name))
-		return err_set(err, ENAMETOOLONG, "the name %s is too long", path);
-	x->fd = mkostemp(name, O_CLOEXEC);
-	if (x->fd < 0)
-		return err_sys(err, errno, "cannot create %s", name);
-	set_usual_mode(x->fd);
-	rc = put_all(x, err);
-	if (rc == 0 && fsync(x->fd) < 0)
-		rc = err_sys(err, errno, "cannot write the snapshot file");
-	if (close(x->fd) < 0 && rc == 0)
-		rc = err_sys(err, errno, "cannot write the snapshot file");
-	if (rc == 0 && rename(name, path) < 0)
-		rc = err_sys(err, errno, "cannot rename %s to %s", name, path);
-	if (rc < 0) {
-		unlink(name);
-		return rc;
-	}
-	return sync_directory(path, err);
-}
-
-int snapshots_export(struct snapshots *t, const char *path, const struct snapshot_export *what,
-		     struct err *err)
-{
-	struct exporter x = {.t = t, .what = what};
+	struct exporter x = {.t = t, .what = what, .fd = fd};
 	int rc;
 
 	if (what->about_len > SNAPSHOT_DATA_MAX)
@@ -379,7 +325,7 @@ int snapshots_export(struct snapshots *t, const char *path, const struct snapsho
 	x.node = calloc(t->numbered + 1, sizeof(*x.node));
 	x.zstd = ZSTD_createCCtx();
 	if (x.out && x.written && x.node && x.zstd)
-		rc = write_file(&x, path, err);
+		rc = put_all(&x, err);
 	else
 		rc = err_set(err, ENOMEM, "out of memory");
 	free(x.out);
@@ -389,4 +335,20 @@ int snapshots_export(struct snapshots *t, const char *path, const struct snapsho
 	buf_free(&x.same);
 	buf_free(&x.body);
 	return rc;
+}
+
+int snapshots_export(struct snapshots *t, const char *path, const struct snapshot_export *what,
+		     struct err *err)
+{
+	struct new_file file;
+	int rc = new_file_create(&file, path, err);
+
+	if (rc < 0)
+		return rc;
+	rc = snapshots_export_to(t, file.fd, what, err);
+	if (rc < 0) {
+		new_file_abandon(&file);
+		return rc;
+	}
+	return new_file_commit(&file, err);
 }

@@ -499,25 +499,24 @@ static int take_record(struct importer *im, struct err *err)
 
 /* --- The file -------------------------------------------------------------------------------- */
 
-static int open_file(struct importer *im, struct err *err)
+static int open_stream(struct importer *im, int fd, struct err *err)
 {
-	/* A FIFO must not keep us waiting. */
-	int fd = open(im->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	struct stat st;
 
-	if (fd < 0)
-		return err_sys(err, errno, "cannot open the snapshot file %s", im->path);
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		close(fd);
+	if (own < 0 || fstat(own, &st) < 0 || !S_ISREG(st.st_mode)) {
+		if (own >= 0)
+			close(own);
 		return err_set(err, EINVAL, "%s is not a regular file; give a snapshot file",
 			       im->path);
 	}
 	im->size = (uint64_t)st.st_size;
-	im->file = fdopen(fd, "rb");
+	im->file = fdopen(own, "rb");
 	if (!im->file) {
-		close(fd);
+		close(own);
 		return err_set(err, ENOMEM, "out of memory");
 	}
+	rewind(im->file);
 	return 0;
 }
 
@@ -541,13 +540,14 @@ static void clean_up(struct importer *im, bool failed)
 		fclose(im->file);
 }
 
-int snapshots_import(struct snapshots *t, const char *path,
-		     int (*check_about)(void *ctx, const void *about, size_t len, struct err *err),
-		     void *ctx, struct snapshot **last, struct err *err)
+int snapshots_import_from(struct snapshots *t, int fd, const char *name,
+			  int (*check_about)(void *ctx, const void *about, size_t len,
+					     struct err *err),
+			  void *ctx, struct snapshot **last, struct err *err)
 {
-	struct importer im = {.t = t, .path = path, .before = t->last};
+	struct importer im = {.t = t, .path = name, .before = t->last};
 	uint64_t mem_size = t->mem_size, layout = t->layout;
-	int rc = open_file(&im, err);
+	int rc = open_stream(&im, fd, err);
 
 	im.stored = malloc(STORED_MAX);
 	im.zstd = ZSTD_createDCtx();
@@ -567,4 +567,19 @@ int snapshots_import(struct snapshots *t, const char *path,
 		t->layout = layout;
 	}
 	return rc < 0 ? rc : 0;
+}
+
+int snapshots_import(struct snapshots *t, const char *path,
+		     int (*check_about)(void *ctx, const void *about, size_t len, struct err *err),
+		     void *ctx, struct snapshot **last, struct err *err)
+{
+	/* A FIFO must not keep us waiting. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int rc;
+
+	if (fd < 0)
+		return err_sys(err, errno, "cannot open the snapshot file %s", path);
+	rc = snapshots_import_from(t, fd, path, check_about, ctx, last, err);
+	close(fd);
+	return rc;
 }

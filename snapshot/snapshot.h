@@ -136,6 +136,9 @@ struct snapshot_export {
 
 int snapshots_export(struct snapshots *t, const char *path, const struct snapshot_export *what,
 		     struct err *err);
+/* The same bytes, from where fd stands. */
+int snapshots_export_to(struct snapshots *t, int fd, const struct snapshot_export *what,
+			struct err *err);
 /*
  * Add the snapshots of a file; one that is there already (by uid) is not added again. *last: the
  * last of the file. check_about sees the description before anything is added, and may refuse it;
@@ -144,5 +147,10 @@ int snapshots_export(struct snapshots *t, const char *path, const struct snapsho
 int snapshots_import(struct snapshots *t, const char *path,
 		     int (*check_about)(void *ctx, const void *about, size_t len, struct err *err),
 		     void *ctx, struct snapshot **last, struct err *err);
+/* The same for all of a regular file that is open; name: what sentences call it. */
+int snapshots_import_from(struct snapshots *t, int fd, const char *name,
+			  int (*check_about)(void *ctx, const void *about, size_t len,
+					     struct err *err),
+			  void *ctx, struct snapshot **last, struct err *err);
 
 #endif

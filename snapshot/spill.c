@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "snapshot/spill.h"
 
+#include "base/new_file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -26,22 +28,14 @@ void spill_fini(struct spill *s)
 
 static int make_file(struct spill *s, const char *dir, struct err *err)
 {
-	char path[4096];
-	int fd;
+	int fd, rc;
 
 	if (s->files == SPILL_FILES_MAX)
 		return err_set(err, EMFILE,
 			       "branches of branches reach too deep for more cold snapshot pages");
-	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd < 0) {
-		/* Not every file system has files without names. */
-		snprintf(path, sizeof(path), "%.4000s/hindsight-spill-XXXXXX", dir);
-		fd = mkostemp(path, O_CLOEXEC);
-		if (fd < 0)
-			return err_sys(err, errno,
-				       "cannot make a file for cold snapshot pages in %s", dir);
-		unlink(path);
-	}
+	rc = nameless_file_create(dir, &fd, err);
+	if (rc < 0)
+		return err_prefix(err, rc, "no place for cold snapshot pages");
 	s->fd[s->files++] = fd;
 	s->own = true;
 	s->end = s->sealed = 0;

@@ -176,6 +176,32 @@ positions() {
 		"$(head -c "$(wc -c <"$tmp/part")" "$tmp/recorded" | cmp - "$tmp/part" && echo same)" = same
 }
 
+# With checkpoints in it, a trace gives the same answers.
+index() {
+	local boundaries at
+
+	boundaries=$("$HINDSIGHT" info --json "$trace" | json_value boundaries)
+	expect "index" 0 index --every 0.05 -o "$tmp/indexed.trace" "$trace"
+	check "index: tells what it made" said '^hindsight: .*/indexed.trace: [1-9][0-9]* checkpoints'
+	check "index: the trace itself stays" test "$(grep -c '^index' <("$HINDSIGHT" info "$trace"))" = 0
+	expect "info of an index" 0 info "$tmp/indexed.trace"
+	check "info of an index: names it" printed '^index  *[1-9]'
+	for at in 0 1 $((boundaries / 2)) $((boundaries - 1)); do
+		hindsight replay --to "$at" "$trace"
+		cp "$tmp/out" "$tmp/plain.out"
+		cp "$tmp/err" "$tmp/plain.err"
+		expect "replay --to $at with an index" 0 replay --to "$at" "$tmp/indexed.trace"
+		check "replay --to $at with an index: the same place" cmp -s "$tmp/err" "$tmp/plain.err"
+		check "replay --to $at with an index: the same output" cmp -s "$tmp/out" "$tmp/plain.out"
+	done
+	expect "verify of an indexed trace" 0 verify "$tmp/indexed.trace"
+	expect "index in place" 0 index --every 0.05 "$tmp/indexed.trace"
+	expect "verify of a trace indexed twice" 0 verify "$tmp/indexed.trace"
+	truncate -s -100 "$tmp/indexed.trace"
+	refuse "info of a cut index" 'checkpoints are cut off' info "$tmp/indexed.trace"
+	refuse "no time between checkpoints" 'every takes' index --every 0 "$trace"
+}
+
 info() {
 	local kind text json plural=(landmarks digests inputs) type=(landmark digest input)
 
@@ -320,7 +346,7 @@ input() {
 # --- last-write -------------------------------------------------------------------------------
 
 last_write() {
-	local seed address boundary
+	local seed address boundary position
 
 	for ((seed = 1; seed <= seeds; seed++)); do
 		hindsight record -o "$trace" --seed "$seed" --max-seconds 60 --kernel "$guests/stale_pointer.elf"
@@ -331,10 +357,25 @@ last_write() {
 	expect "last-write" 0 last-write "$trace" "$address,8"
 	check "last-write names the function" printed nvlog_tick
 	check "last-write names the line" printed 'nvlog\.c:[0-9]'
-	boundary=$(sed -n 's/^Position \([0-9]*\).*/\1/p' "$tmp/out")
+	cp "$tmp/out" "$tmp/last"
+	position=$(sed -n 's/^Position \([0-9+]*\),.*/\1/p' "$tmp/out")
+	boundary=${position%+*}
 	expect "last-write --before" 0 last-write --before "$boundary" "$trace" "$address,8"
 	check "last-write --before gives an earlier write" test \
 		"$(sed -n 's/^Position \([0-9]*\).*/\1/p' "$tmp/out")" -lt "$boundary"
+	# The first write after the one before is the last one.
+	expect "first-write" 0 first-write --after $((boundary - 1)) "$trace" "$address,8"
+	check "first-write finds what last-write found" test \
+		"$(grep -v '^HINDSIGHT\|^Position' "$tmp/out")" = "$(grep -v '^HINDSIGHT\|^Position' "$tmp/last")"
+	check "first-write: at the same position" test \
+		"$(sed -n 's/^Position \([0-9+]*\),.*/\1/p' "$tmp/out")" = "$position"
+	expect "first-write where nobody wrote" $not_found first-write --after 1 --physical "$trace" 0x100000
+	check "first-write where nobody wrote: says so" said 'nobody wrote'
+	refuse "first-write without a position" 'give --after' first-write "$trace" "$address"
+	# With an index, the same.
+	hindsight index --every 0.2 "$trace"
+	expect "last-write with an index" 0 last-write "$trace" "$address,8"
+	check "last-write with an index: the same answer" cmp -s "$tmp/out" "$tmp/last"
 	# The first bytes of the guest's text.
 	expect "last-write where nobody wrote" $not_found last-write --physical "$trace" 0x100000
 	check "last-write where nobody wrote: says so" said 'nobody wrote'
@@ -349,6 +390,7 @@ help_texts
 recording
 usage_errors
 positions
+index
 info
 user_code
 same_output

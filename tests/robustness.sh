@@ -17,6 +17,7 @@ set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 
 kills=50
+index_kills=10
 latest=800
 earliest=50
 failed_status=125
@@ -217,9 +218,48 @@ full_disk() {
 		check_cut_short "full disk" "$tmp/disk/t.trace"
 		umount "$tmp/disk"
 		mounted=
+		index_on_full_disk
 	else
 		echo "(no full disk: tmpfs cannot be mounted here)"
 	fi
+}
+
+# There is room for the trace, but not for a second one with an index.
+index_on_full_disk() {
+	hindsight record -o "$tmp/short.trace" --max-seconds 2 --append "$endless" --kernel "$guest"
+	mount -t tmpfs -o size="$((($(stat -c %s "$tmp/short.trace") >> 10) + 24))k" tmpfs "$tmp/disk" || return
+	mounted=$tmp/disk
+	cp "$tmp/short.trace" "$tmp/disk/t.trace"
+	hindsight index --every 0.1 "$tmp/disk/t.trace"
+	check "index on a full disk: status $failed_status" is_status "$failed_status"
+	check "index on a full disk: says that the trace is as it was" said 't\.trace is as it was'
+	check "index on a full disk: it is" cmp -s "$tmp/short.trace" "$tmp/disk/t.trace"
+	check "index on a full disk: nothing else is left" test "$(ls "$tmp/disk")" = t.trace
+	umount "$tmp/disk"
+	mounted=
+}
+
+# Whenever the indexer is killed, the trace is the old one or a new one, whole in either case.
+killed_indexers() {
+	local n pid old=0 new=0
+
+	hindsight record -o "$tmp/short.trace" --max-seconds 2 --append "$endless" --kernel "$guest"
+	for ((n = 0; n < index_kills; n++)); do
+		cp "$tmp/short.trace" "$tmp/killed.trace"
+		"$HINDSIGHT" index --every 0.1 "$tmp/killed.trace" >/dev/null 2>&1 &
+		pid=$!
+		sleep_ms $((n * 4000 / index_kills))
+		kill -KILL "$pid" 2>/dev/null
+		wait "$pid" 2>/dev/null
+		if cmp -s "$tmp/short.trace" "$tmp/killed.trace"; then
+			old=$((old + 1))
+		elif hindsight info "$tmp/killed.trace" && is_status 0 && grep -q '^index ' "$tmp/out"; then
+			new=$((new + 1))
+		fi
+		rm -f "$tmp"/killed.trace*
+	done
+	check "$index_kills killed indexers leave the old trace ($old) or the new one ($new)" \
+		test $((old + new)) = "$index_kills"
 }
 
 # --- what is no trace, no kernel, not allowed -------------------------------------------------
@@ -232,7 +272,7 @@ refuse() {
 	hindsight "$@"
 	lines=$(wc -l <"$tmp/err")
 	# The commands that replay several times say so before each.
-	[[ $1 != last-write ]] || lines=$(grep -vc ' \.\.\.$' "$tmp/err")
+	[[ $1 != *-write ]] || lines=$(grep -vc ' \.\.\.$' "$tmp/err")
 	if is_status "$failed_status" && [[ $lines == 1 ]] &&
 		! grep -qv '^hindsight: ..........' "$tmp/err"; then
 		ok "$name"
@@ -393,6 +433,9 @@ ctrl_c() {
 	check "SIGINT during verify: says where" said 'interrupted at position [0-9]'
 	interrupt 700 INT replay "$trace"
 	check "SIGINT during replay: status $interrupted_status" is_status "$interrupted_status"
+	interrupt 700 INT index "$trace"
+	check "SIGINT during index: status $interrupted_status" is_status "$interrupted_status"
+	check "SIGINT during index: says so" said 'interrupted'
 	interrupt 700 INT run --append "$endless" --kernel "$guest"
 	check "SIGINT during run: status $interrupted_status" is_status "$interrupted_status"
 }
@@ -402,4 +445,5 @@ permissions
 full_disk
 ctrl_c
 killed_recorders
+killed_indexers 2>/dev/null
 finish
