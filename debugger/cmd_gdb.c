@@ -35,6 +35,7 @@ static int serve(struct gdb_listener *l, struct timeline *t, struct gdb_view *vi
 		else if (why.text[0])
 			fprintf(stderr, "hindsight: %s; waiting for the next gdb\n", why.text);
 	} while (rc == 0 && !once && end != GDB_END_KILLED);
+	gdb_view_close(view);
 	return rc == -EINTR ? 0 : rc;
 }
 

@@ -19,8 +19,18 @@ static int when(struct gdb_view *v, const char *args, struct err *err)
 	struct position at = timeline_position(v->timeline);
 	const struct machine *m = timeline_machine(v->timeline);
 
+	const struct branches *b = &v->branches;
+
 	(void)args;
 	(void)err;
+	if (b->live) {
+		gdb_session_print(v->session,
+				  "%s, %" PRIu64 " boundaries after position %" PRIu64 "+%" PRIu64
+				  " of the recording, guest time %.6f s%s\n",
+				  b->name, m->boundary - b->from.boundary, b->from.boundary, b->from.steps,
+				  (double)m->vtime / (double)NSEC_PER_SEC, m->end ? ", over" : "");
+		return 0;
+	}
 	gdb_session_print(v->session, "position %" PRIu64 "+%" PRIu64 ", guest time %.6f s%s\n", at.boundary,
 			  at.steps, (double)m->vtime / (double)NSEC_PER_SEC,
 			  timeline_at_end(v->timeline) ? ", the end of the recording" : "");
@@ -42,6 +52,8 @@ int gdb_monitor_seek(struct gdb_view *v, const char *where, struct err *err)
 	} else {
 		rc = position_parse(where, &to, err);
 	}
+	if (rc == 0)
+		rc = branch_leave(&v->branches, err);
 	return rc < 0 ? rc : timeline_seek(v->timeline, to, err);
 }
 
@@ -65,6 +77,19 @@ static int checkpoints(struct gdb_view *v, const char *args, struct err *err)
 			  f.checkpoints, f.snapshots.store.pages, f.snapshots.store.memory >> 10, f.restores,
 			  f.retries);
 	return 0;
+}
+
+static int branch(struct gdb_view *v, const char *args, struct err *err)
+{
+	bool leave = strcmp(args, "leave") == 0;
+	int rc;
+
+	if (leave && !v->branches.live)
+		return err_set(err, EINVAL, "this is the recording; there is no branch to leave");
+	rc = leave ? branch_leave(&v->branches, err) : branch_begin(&v->branches, *args ? args : NULL, err);
+	if (rc == 0)
+		gdb_view_tell_branch(v, v->session);
+	return rc;
 }
 
 static int translate(struct gdb_view *v, const char *args, struct err *err)
@@ -101,6 +126,7 @@ static int help(struct gdb_view *v, const char *args, struct err *err);
 static const struct command commands[] = {
 	{"when", "", "the position, and the guest's time", when},
 	{"seek", "POS|N%", "go to a position, before or after this one", seek},
+	{"branch", "[NAME|leave]", "go on live from here, or back to the recording", branch},
 	{"checkpoints", "", "what is kept for going back", checkpoints},
 	{"translate", "ADDR", "where a virtual address lies in guest RAM", translate},
 	{"info", "version", "what this is", info},
@@ -112,7 +138,7 @@ static int help(struct gdb_view *v, const char *args, struct err *err)
 	(void)args;
 	(void)err;
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		gdb_session_print(v->session, "%-12s %-8s %s\n", commands[i].name, commands[i].args,
+		gdb_session_print(v->session, "%-12s %-12s %s\n", commands[i].name, commands[i].args,
 				  commands[i].help);
 	return 0;
 }

@@ -12,6 +12,8 @@
 
 /* Watchpoints of one run must lie this close together in guest RAM: they are one watch of the timeline. */
 #define WATCH_SPAN_MAX 65536u
+/* gdb's own frame for a call, and what it passes on the stack. */
+#define SCRATCH_MAX 65536u
 
 static struct machine *machine(struct gdb_view *v)
 {
@@ -32,33 +34,118 @@ static int read_registers(void *ctx, int thread, unsigned groups, struct gdb_reg
 	return rc < 0 ? rc : gdb_regs_read(vcpu(v), groups, r, err);
 }
 
-static int refuse_change(struct err *err)
+void gdb_view_tell_branch(struct gdb_view *v, struct gdb_session *s)
 {
-	return err_set(err, ENOTSUP, "this is a recording, and what was recorded is never altered");
+	const struct branches *b = &v->branches;
+	struct position at = timeline_position(v->timeline);
+
+	if (b->live)
+		gdb_session_print(s,
+				  "This is %s now, which goes on live from position %" PRIu64 "+%" PRIu64
+				  " of the recording.\nThe recording stays as it is; back to it: monitor branch leave\n",
+				  b->name, b->from.boundary, b->from.steps);
+	else
+		gdb_session_print(s, "Back in the recording, at position %" PRIu64 "+%" PRIu64 "\n", at.boundary, at.steps);
 }
 
 static int write_registers(void *ctx, struct gdb_session *s, int thread, unsigned groups,
 			   const struct gdb_registers *r, struct err *err)
 {
-	(void)ctx;
-	(void)s;
-	(void)thread;
-	(void)groups;
-	(void)r;
-	return refuse_change(err);
+	struct gdb_view *v = ctx;
+	bool was_branch = v->branches.live, done = false;
+	struct gdb_registers now;
+	struct kvm_regs general;
+	int rc;
+
+	memset(&now, 0, sizeof(now));
+	rc = read_registers(v, thread, groups, &now, err);
+	if (rc < 0 || memcmp(&now, r, sizeof(now)) == 0)
+		return rc;
+	if (groups & GDB_REGS_GENERAL)
+		general = gdb_regs_general(vcpu(v), r);
+	else
+		general = event_regs(vcpu(v));
+	rc = branch_registers(&v->branches, &general, &done, err);
+	if (rc == 0 && !done)
+		rc = gdb_regs_write(vcpu(v), groups, r, err);
+	if (!was_branch && v->branches.live)
+		gdb_view_tell_branch(v, s);
+	return rc;
+}
+
+/* Where [addr, addr+n) of one page lies in RAM. */
+static int locate(struct gdb_view *v, enum gdb_space space, const struct kvm_sregs *sregs, uint64_t addr, gpa_t *gpa)
+{
+	*gpa = GPA(addr);
+	return space == GDB_LINEAR ? paging_translate(machine(v)->mem, sregs, GVA(addr), gpa) : 0;
+}
+
+static size_t part_of_page(uint64_t at, size_t n)
+{
+	size_t room = PAGE_SIZE - (at & ~PAGE_MASK);
+
+	return room < n ? room : n;
+}
+
+/* All of it is there; the same: it holds just this already. */
+static int check_write(struct gdb_view *v, enum gdb_space space, const struct kvm_sregs *sregs, uint64_t addr,
+		       const uint8_t *data, size_t n, bool *same, struct err *err)
+{
+	*same = true;
+	for (size_t done = 0, part; done < n; done += part) {
+		const void *ram = NULL;
+		gpa_t gpa;
+
+		part = part_of_page(addr + done, n - done);
+		if (locate(v, space, sregs, addr + done, &gpa) == 0)
+			ram = memory_at(machine(v)->mem, gpa, part);
+		if (!ram)
+			return err_set(err, EFAULT, "there is no memory at 0x%" PRIx64, addr + done);
+		*same = *same && memcmp(ram, data + done, part) == 0;
+	}
+	return 0;
+}
+
+/* Where gdb lays out the call of a function: just below the stack pointer, where nothing lives. */
+static bool is_scratch(struct gdb_view *v, enum gdb_space space, uint64_t addr, size_t n)
+{
+	uint64_t sp = vcpu_regs(vcpu(v))->rsp;
+
+	return space == GDB_LINEAR && addr < sp && sp - addr >= n && sp - addr <= SCRATCH_MAX;
 }
 
 static int write_memory(void *ctx, struct gdb_session *s, int thread, enum gdb_space space, uint64_t addr,
 			const void *data, size_t n, struct err *err)
 {
-	(void)ctx;
-	(void)s;
+	struct gdb_view *v = ctx;
+	const uint8_t *bytes = data;
+	bool same = false, was_branch = v->branches.live;
+	struct kvm_sregs sregs;
+	int rc = vcpu_get_sregs(vcpu(v), &sregs, err);
+
 	(void)thread;
-	(void)space;
-	(void)addr;
-	(void)data;
-	(void)n;
-	return refuse_change(err);
+	if (rc == 0)
+		rc = check_write(v, space, &sregs, addr, bytes, n, &same, err);
+	if (rc < 0 || same)
+		return rc;
+	if (is_scratch(v, space, addr, n))
+		rc = branch_note_call(&v->branches, err);
+	else if (!was_branch)
+		rc = branch_begin(&v->branches, NULL, err);
+	for (size_t done = 0, part; rc == 0 && done < n; done += part) {
+		gpa_t gpa;
+
+		part = part_of_page(addr + done, n - done);
+		if (locate(v, space, &sregs, addr + done, &gpa) < 0 ||
+		    memory_write(machine(v)->mem, gpa, bytes + done, part) < 0)
+			rc = err_set(err, EFAULT, "there is no memory at 0x%" PRIx64, addr + done);
+	}
+	/* It may have been a page table. */
+	if (rc == 0)
+		rc = machine_forget_tables(machine(v), err);
+	if (rc == 0 && !was_branch)
+		gdb_view_tell_branch(v, s);
+	return rc;
 }
 
 /* Page by page: what is behind an address that is not mapped may be. */
@@ -74,11 +161,10 @@ static int read_memory(void *ctx, int thread, enum gdb_space space, uint64_t add
 	*done = 0;
 	while (rc == 0 && *done < n) {
 		uint64_t at = addr + *done;
-		size_t part = PAGE_SIZE - (at & ~PAGE_MASK);
-		gpa_t gpa = GPA(at);
+		size_t part = part_of_page(at, n - *done);
+		gpa_t gpa;
 
-		part = part < n - *done ? part : n - *done;
-		if ((space == GDB_LINEAR && paging_translate(m->mem, &sregs, GVA(at), &gpa) < 0) ||
+		if (locate(v, space, &sregs, at, &gpa) < 0 ||
 		    memory_read(m->mem, gpa, (uint8_t *)data + *done, part) < 0)
 			break;
 		rewrite_show_original(&m->sites, gpa, (uint8_t *)data + *done, part);
@@ -205,6 +291,15 @@ static void report_stop(struct gdb_view *v, const struct timeline_stop *hit, str
 	}
 }
 
+/* One run to what stops it. */
+static int run_once(struct gdb_view *v, const struct timeline_stops *stops, struct timeline_stop *hit, struct err *err)
+{
+	if (v->branches.live)
+		return live_continue(v->branches.live, stops, hit, err);
+	return v->resume->reverse ? timeline_reverse_continue(v->timeline, stops, hit, err)
+				  : timeline_continue(v->timeline, stops, hit, err);
+}
+
 /* Continue until a stop that gdb asked for; a store beside the watchpoints, or one that changes none of their bytes, is none. */
 static int run_on(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
 {
@@ -215,8 +310,7 @@ static int run_on(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
 
 	while (rc == 0) {
 		v->hit = NULL;
-		rc = v->resume->reverse ? timeline_reverse_continue(v->timeline, &stops, &hit, err)
-					: timeline_continue(v->timeline, &stops, &hit, err);
+		rc = run_once(v, &stops, &hit, err);
 		if (rc < 0)
 			break;
 		report_stop(v, &hit, stop);
@@ -227,6 +321,28 @@ static int run_on(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
 	return rc;
 }
 
+static int step_once(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
+{
+	struct position from = timeline_position(v->timeline), to;
+	struct timeline_stop hit;
+	int rc;
+
+	if (v->branches.live) {
+		rc = live_step(v->branches.live, &hit, err);
+		stop->history_end = rc == 0 && hit.reason == TIMELINE_END;
+		return rc;
+	}
+	rc = v->resume->reverse ? timeline_reverse_step(v->timeline, 1, err) : timeline_step(v->timeline, 1, err);
+	if (rc < 0)
+		return rc;
+	to = timeline_position(v->timeline);
+	if (timeline_at_end(v->timeline))
+		stop->history_end = true;
+	else if (to.boundary == from.boundary && to.steps == from.steps)
+		stop->history_begin = true;
+	return 0;
+}
+
 static int run_steps(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
 {
 	const struct gdb_resume *r = v->resume;
@@ -234,18 +350,9 @@ static int run_steps(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
 	int rc;
 
 	do {
-		struct position from = timeline_position(v->timeline), to;
-
-		rc = r->reverse ? timeline_reverse_step(v->timeline, 1, err) : timeline_step(v->timeline, 1, err);
-		if (rc < 0)
+		rc = step_once(v, stop, err);
+		if (rc < 0 || stop->history_end || stop->history_begin || r->run == GDB_RUN_STEP)
 			return rc;
-		to = timeline_position(v->timeline);
-		if (timeline_at_end(v->timeline))
-			stop->history_end = true;
-		else if (to.boundary == from.boundary && to.steps == from.steps)
-			stop->history_begin = true;
-		if (stop->history_end || stop->history_begin || r->run == GDB_RUN_STEP)
-			return 0;
 		if (gdb_view_interrupted(v))
 			return err_set(err, EINTR, "interrupted");
 		rc = read_registers(v, 1, GDB_REGS_GENERAL, &regs, err);
@@ -253,16 +360,40 @@ static int run_steps(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
 	return rc;
 }
 
+/* A branch goes forward only. Back from its start leads into the recording, from elsewhere to where it began there. */
+static int leave_backwards(struct gdb_view *v, struct gdb_session *s, bool *there, struct err *err)
+{
+	int rc;
+
+	*there = v->branches.live && v->branches.ran;
+	if (!v->branches.live)
+		return 0;
+	rc = branch_leave(&v->branches, err);
+	if (rc == 0)
+		gdb_view_tell_branch(v, s);
+	return rc;
+}
+
 static int resume(void *ctx, struct gdb_session *s, const struct gdb_resume *r, struct gdb_stop *stop,
 		  struct err *err)
 {
 	struct gdb_view *v = ctx;
-	int rc;
+	bool there = false;
+	int rc = 0;
 
 	v->session = s;
 	v->resume = r;
 	*stop = (struct gdb_stop){.thread = 1, .signal = GDB_SIGNAL_TRAP};
-	rc = r->run == GDB_RUN_CONTINUE ? run_on(v, stop, err) : run_steps(v, stop, err);
+	if (r->reverse)
+		rc = leave_backwards(v, s, &there, err);
+	branch_runs(&v->branches);
+	if (rc == 0 && there)
+		stop->history_begin = true;
+	else if (rc == 0)
+		rc = r->run == GDB_RUN_CONTINUE ? run_on(v, stop, err) : run_steps(v, stop, err);
+	if (rc == 0 && stop->history_end && v->branches.live)
+		gdb_session_print(s, "The guest of %s is over: %s\n", v->branches.name,
+				  machine_end_name(machine(v)->end));
 	v->session = NULL;
 	v->resume = NULL;
 	if (rc == -EINTR) {
@@ -300,8 +431,21 @@ static void describe_thread(void *ctx, int thread, char *text, size_t size)
 	struct position at = timeline_position(v->timeline);
 
 	(void)thread;
-	snprintf(text, size, "%s code at position %" PRIu64 "+%" PRIu64,
-		 vcpu_cpl(vcpu(v), NULL) == 3 ? "user" : "kernel", at.boundary, at.steps);
+	if (v->branches.live)
+		snprintf(text, size, "%s code in %s, at boundary %" PRIu64, vcpu_cpl(vcpu(v), NULL) == 3 ? "user" : "kernel",
+			 v->branches.name, machine(v)->boundary);
+	else
+		snprintf(text, size, "%s code at position %" PRIu64 "+%" PRIu64,
+			 vcpu_cpl(vcpu(v), NULL) == 3 ? "user" : "kernel", at.boundary, at.steps);
+}
+
+/* What the guest of a branch prints, its user is shown. */
+static void show_output(void *ctx, enum dev_stream stream, uint8_t byte)
+{
+	struct gdb_view *v = ctx;
+
+	if (stream == DEV_STREAM_SERIAL && v->session)
+		gdb_session_print(v->session, "%c", byte);
 }
 
 void gdb_view_init(struct gdb_view *v, struct timeline *t)
@@ -321,4 +465,12 @@ void gdb_view_init(struct gdb_view *v, struct timeline *t)
 	*v = (struct gdb_view){
 		.target = {.ops = &ops, .ctx = v, .threads = 1, .can_reverse = true}, .timeline = t};
 	v->target.avx = timeline_machine(t)->config.xfeatures != 0;
+	branches_init(&v->branches, t, gdb_view_interrupted, v);
+	v->branches.output = show_output;
+	v->branches.output_ctx = v;
+}
+
+void gdb_view_close(struct gdb_view *v)
+{
+	branches_close(&v->branches);
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What gdb sees of a recording: the timeline as a target of the gdb stub. */
+/* What gdb sees of a recording, and of a branch that has left it: the timeline as a target of the gdb stub. */
 #ifndef DEBUGGER_GDB_TARGET_H
 #define DEBUGGER_GDB_TARGET_H
 
-#include "debugger/timeline.h"
+#include "debugger/branch.h"
 #include "gdbstub/target.h"
 
 struct gdb_view {
 	struct gdb_target target;
 	struct timeline *timeline;
+	struct branches branches;
 	/* While a run goes on. */
 	struct gdb_session *session;
 	const struct gdb_resume *resume;
@@ -17,6 +18,10 @@ struct gdb_view {
 
 /* The view must stay where it is; the timeline is the caller's. */
 void gdb_view_init(struct gdb_view *v, struct timeline *t);
+/* Before the timeline is closed. */
+void gdb_view_close(struct gdb_view *v);
+/* Say that there is a branch now, or that it has been left. */
+void gdb_view_tell_branch(struct gdb_view *v, struct gdb_session *s);
 /* For timeline_options.interrupt: has gdb's user pressed Ctrl-C? ctx is the view. */
 bool gdb_view_interrupted(void *ctx);
 

@@ -66,6 +66,16 @@ struct position timeline_position(const struct timeline *t)
 	return replayer_position(t->replay.replayer);
 }
 
+const struct trace_machine *timeline_trace(const struct timeline *t)
+{
+	return &t->replay.file->tm;
+}
+
+struct snapshots *timeline_snapshots(struct timeline *t)
+{
+	return t->snapshots;
+}
+
 bool timeline_at_end(const struct timeline *t)
 {
 	return t->replay.machine->end != END_NONE;
@@ -168,25 +178,32 @@ static int insert_checkpoint(struct timeline *t, unsigned i, const struct checkp
 	return 0;
 }
 
+int timeline_freeze(struct timeline *t, const char *label, struct snapshot **s, struct err *err)
+{
+	struct snapshot_note note = {.label = label};
+	struct buf place = {0};
+	int rc = replay_save(&t->replay, &place, err);
+
+	note.data = place.data;
+	note.data_len = place.len;
+	if (rc == 0)
+		rc = snapshot_take(t->snapshots, &note, s, err);
+	buf_free(&place);
+	return rc;
+}
+
 /* Freeze the present, if that can be. Not being able to is no error: later places will do. */
 static int add_checkpoint(struct timeline *t, struct err *err)
 {
 	struct position at = timeline_position(t);
 	struct checkpoint *c = t->checkpoints ? find_checkpoint(t, at) : NULL;
 	unsigned i = c ? (unsigned)(c - t->checkpoint) + 1 : 0;
-	struct snapshot_note note = {0};
 	struct snapshot *s;
-	struct buf place = {0};
 	int rc;
 
 	if (c && position_order(c->at, at) == 0)
 		return 0;
-	rc = replay_save(&t->replay, &place, err);
-	note.data = place.data;
-	note.data_len = place.len;
-	if (rc == 0)
-		rc = snapshot_take(t->snapshots, &note, &s, err);
-	buf_free(&place);
+	rc = timeline_freeze(t, NULL, &s, err);
 	if (rc == -EBUSY)
 		return 0;
 	if (rc < 0)
@@ -224,13 +241,18 @@ static int adopt_index(struct timeline *t, struct err *err)
 	return rc;
 }
 
-static int restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err)
+int timeline_thaw(struct timeline *t, struct snapshot *s, struct err *err)
 {
-	int rc = index_restore(t->snapshots, &t->replay, c->snapshot, err);
+	int rc = index_restore(t->snapshots, &t->replay, s, err);
 
-	t->work = c->work;
+	t->work = find_checkpoint(t, timeline_position(t))->work;
 	t->restores++;
 	return rc;
+}
+
+static int restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err)
+{
+	return timeline_thaw(t, c->snapshot, err);
 }
 
 /* --- going ----------------------------------------------------------------------------------- */
@@ -403,6 +425,11 @@ int timeline_reverse_step(struct timeline *t, uint64_t n, struct err *err)
 
 /* --- stops ----------------------------------------------------------------------------------- */
 
+bool timeline_watches(const struct timeline_stops *s, gpa_t gpa, unsigned len)
+{
+	return gpa.v < s->watch.v + s->watch_len && gpa.v + len > s->watch.v;
+}
+
 static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
 		      struct err *err)
 {
@@ -410,8 +437,7 @@ static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uin
 	const struct timeline_stops *s = t->stops;
 
 	(void)err;
-	if (!s || gpa.v >= s->watch.v + s->watch_len || gpa.v + len <= s->watch.v ||
-	    (old == now && !s->unchanged))
+	if (!s || !timeline_watches(s, gpa, len) || (old == now && !s->unchanged))
 		return 0;
 	m->pause = true;
 	/* Of several stores of one instruction the first is told. */

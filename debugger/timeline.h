@@ -38,6 +38,18 @@ struct position timeline_position(const struct timeline *t);
 /* The end of the trace has been reached. */
 bool timeline_at_end(const struct timeline *t);
 
+/* What the trace says of the machine that was recorded. */
+const struct trace_machine *timeline_trace(const struct timeline *t);
+
+/*
+ * For a run that leaves the recording: the present frozen with its place in the log, in the tree of snapshots that the
+ * timeline's checkpoints are in too. Between a freeze and a thaw the machine is the caller's; the timeline must not be
+ * asked to go anywhere. -EBUSY: in the middle of an instruction (machine_save).
+ */
+struct snapshots *timeline_snapshots(struct timeline *t);
+int timeline_freeze(struct timeline *t, const char *label, struct snapshot **s, struct err *err);
+int timeline_thaw(struct timeline *t, struct snapshot *s, struct err *err);
+
 /* The last boundary of the trace, which is read up to its end for it the first time. */
 int timeline_last(struct timeline *t, struct position *last, struct err *err);
 
@@ -64,6 +76,9 @@ struct timeline_stops {
 	uint64_t watch_len;
 	bool unchanged; /* also those that change nothing */
 };
+
+/* Does any of these bytes lie in watched memory? */
+bool timeline_watches(const struct timeline_stops *stops, gpa_t gpa, unsigned len);
 
 enum timeline_reason {
 	TIMELINE_BREAKPOINT,

@@ -268,8 +268,8 @@ static void describe_feature(struct buf *xml, enum feature feature)
 
 		if (r->feature != feature)
 			continue;
-		/* gdb saves and restores registers around a function call in the guest; what the
-		 * call does to the machine's own registers must not be undone. */
+		/* What a function call in the guest does to the machine's own registers should not
+		 * be undone (gdb 13 does so all the same). */
 		print(xml, "<reg name=\"%s\" bitsize=\"%u\" type=\"%s\" regnum=\"%u\"%s%s/>\n",
 		      r->name, r->size * 8u, r->type, i,
 		      strcmp(r->type, "int") == 0 ? " group=\"float\"" : "",

@@ -182,14 +182,18 @@ static int write_register(struct gdb_session *s, struct err *err)
 
 	if (rc)
 		return rc;
-	if (!gdb_reg_writable(number))
-		return err_set(err, EPERM, "this register can only be read");
 	if (s->request.data.len != gdb_reg_size(number))
 		return err_set(err, EINVAL, "register %u has %zu bytes", number,
 			       gdb_reg_size(number));
 	rc = session_read_registers(s, gdb_reg_group(number), &regs, err);
 	if (rc)
 		return rc;
+	/* After a function call gdb writes back every register there is, those too that can only be
+	 * read. */
+	if (memcmp(gdb_reg_bytes(&regs, number), s->request.data.data, s->request.data.len) == 0)
+		return 0;
+	if (!gdb_reg_writable(number))
+		return err_set(err, EPERM, "this register can only be read");
 	memcpy(gdb_reg_bytes(&regs, number), s->request.data.data, s->request.data.len);
 	return store_registers(s, gdb_reg_group(number), &regs, err);
 }

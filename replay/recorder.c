@@ -583,11 +583,26 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	}
 	r->start = r->last_flush = host_ns();
 	r->last_cpu = host_cpu_ns();
+	r->last_free = r->quiet_from = m->vcpu[0].free_ns;
+	r->last_vtime = m->vtime;
 	m->nondet = &recorder_ops;
 	m->nondet_ctx = r;
 	set_timer(r, next_quantum(r));
 	*out = r;
 	return 0;
+}
+
+void recorder_rest(struct recorder *r)
+{
+	set_timer(r, 0);
+}
+
+/* The guest may never run for a whole quantum between two rests: what it has run counts. */
+void recorder_go_on(struct recorder *r)
+{
+	uint64_t ran = r->m->vcpu[0].free_ns - r->last_free;
+
+	set_timer(r, ran < r->o.quantum ? r->o.quantum - ran : RETRY_NS);
 }
 
 static int write_end(struct recorder *r, struct err *err)

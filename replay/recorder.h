@@ -35,13 +35,16 @@ struct recorder_counts {
 	uint64_t landmark_bytes; /* of these, landmarks */
 };
 
-/* Attach to a machine that has not run yet. w may be NULL (nothing is logged) and stays the caller's. The
- * calling thread must be the one that runs the machine. */
+/* Attach to a machine that has not run yet or, without w, that has. w may be NULL (nothing is logged) and stays the
+ * caller's. The calling thread must be the one that runs the machine. */
 int recorder_create(struct recorder **r, struct machine *m, const struct recorder_options *options,
 		    struct trace_writer *w, struct err *err);
 /* After machine_run: log the end of the run (m->end) and flush. */
 int recorder_finish(struct recorder *r, struct err *err);
 void recorder_destroy(struct recorder *r);
+/* For a machine that is paused for a while: no kicks until recorder_go_on. */
+void recorder_rest(struct recorder *r);
+void recorder_go_on(struct recorder *r);
 const struct recorder_counts *recorder_counts(const struct recorder *r);
 /* Instructions that no host lets us decide, in user code that was there at digests. */
 const struct user_code *recorder_user_code(const struct recorder *r);

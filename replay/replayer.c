@@ -197,7 +197,7 @@ static bool next_is(const struct replayer *r, enum event_type type)
 }
 
 /* Ends that came from outside happen here because the trace says so; the others come by themselves. */
-static bool end_is_imposed(enum machine_end end)
+bool replayer_end_is_imposed(enum machine_end end)
 {
 	return end == END_LIMIT || end == END_UNTIL || end == END_INTERRUPTED || end == END_OF_TRACE;
 }
@@ -206,7 +206,7 @@ static void impose_end(struct replayer *r)
 {
 	if (!r->have_next)
 		machine_end(r->m, END_OF_TRACE, 0);
-	else if (next_is(r, EVENT_END) && end_is_imposed(r->next.end.end) &&
+	else if (next_is(r, EVENT_END) && replayer_end_is_imposed(r->next.end.end) &&
 		 r->next.end.vtime == r->m->vtime)
 		machine_end(r->m, r->next.end.end, r->next.end.code);
 }

@@ -116,6 +116,8 @@ int replayer_run(struct replayer *r, struct err *err);
 void replayer_set_breakpoints(struct replayer *r, const struct breakpoint_set *set);
 /* For the next replayer_run the place where it begins counts as well. */
 void replayer_count_here(struct replayer *r);
+/* The guest could have gone on: it was stopped from outside. */
+bool replayer_end_is_imposed(enum machine_end end);
 /* The last replayer_run paused at a breakpoint. */
 bool replayer_hit_breakpoint(const struct replayer *r);
 /* Where to pause next time; must lie ahead. */

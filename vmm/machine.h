@@ -247,5 +247,7 @@ int machine_save(struct machine *m, struct buf *out, struct err *err);
  * it. Fails with -EINVAL if the bytes are no such state; the machine must then
  * not be run before another restore. */
 int machine_restore(struct machine *m, const void *state, size_t len, struct err *err);
+/* RAM has been written past the vCPU, page tables perhaps: let KVM not go by the old ones. */
+int machine_forget_tables(struct machine *m, struct err *err);
 
 #endif

@@ -76,7 +76,7 @@ int machine_save(struct machine *m, struct buf *out, struct err *err)
 
 /* The removal of a slot can mean waiting for all CPUs. Where KVM has resolved no page fault since the last one, as
  * when it emulates kernel code, it has derived nothing from the guest's page tables either. */
-static int forget_tables(struct machine *m, struct err *err)
+int machine_forget_tables(struct machine *m, struct err *err)
 {
 	uint64_t faults;
 	bool counted = kvm_stat_read(&m->vcpu[0].faults, &faults);
@@ -96,7 +96,7 @@ int machine_restore(struct machine *m, const void *state, size_t len, struct err
 	uint64_t layout = reader_u64(&head);
 	size_t left = reader_left(&head);
 	struct walker w;
-	int rc = forget_tables(m, err);
+	int rc = machine_forget_tables(m, err);
 
 	if (rc < 0)
 		return rc;

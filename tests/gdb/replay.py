@@ -40,9 +40,18 @@ def refused(command):
     return False
 
 
-def there_and_back():
-    run("monitor seek 50%")
+def look_again():
     run("maintenance flush register-cache")
+    run("maintenance flush dcache")
+
+
+def seek(where):
+    run("monitor seek " + where)
+    look_again()
+
+
+def there_and_back():
+    seek("50%")
     seen = [registers()]
     for _ in range(STEPS):
         run("stepi")
@@ -53,8 +62,7 @@ def there_and_back():
 
 
 def breakpoints():
-    run("monitor seek 0")
-    run("maintenance flush register-cache")
+    seek("0")
     run("break nvlog_tick")
     visits = []
     for _ in range(5):
@@ -68,8 +76,7 @@ def breakpoints():
     run("break nvlog_tick if timer_ticks == 30")
     run("continue")
     check(int(gdb.parse_and_eval("timer_ticks")) == 30, "a condition holds forward")
-    run("monitor seek 100%")
-    run("maintenance flush register-cache")
+    seek("100%")
     run("reverse-continue")
     check(int(gdb.parse_and_eval("timer_ticks")) == 30, "and backward")
     run("delete")
@@ -91,23 +98,76 @@ def culprit():
 
 
 def ends_and_refusals():
-    run("monitor seek 0")
-    run("maintenance flush register-cache")
+    seek("0")
     run("stepi 20")
     run("reverse-continue")
     check(position() == "position 0+0", "there is a beginning")
     run("continue")
     check("the end of the recording" in run("monitor when"), "and an end")
-    check(refused("set var timer_ticks = 0x123456789"), "the recording cannot be written to")
-    check(refused("set $rax = 0x123456789"), "nor its registers")
     check(refused("monitor seek nowhere"), "a wrong position is refused")
     check(len(gdb.selected_inferior().read_memory(0x100000, 65536)) == 65536, "64 KiB of memory at once")
 
 
+def value(expression):
+    return int(gdb.parse_and_eval(expression))
+
+
+def branches():
+    seek("50%")
+    run("tbreak nvlog_tick")
+    run("continue")
+    at, before, ticks = position(), registers(), value("timer_ticks")
+
+    run("set var timer_ticks = 0x123456789")
+    check("branch-1" in run("monitor when"), "a write begins a branch")
+    check(value("timer_ticks") == 0x123456789, "and is made there")
+    run("stepi 100")
+    check(registers() != before, "which goes on")
+    run("break nvlog_tick if timer_ticks > 0x12345678a")
+    run("continue")
+    check(gdb.newest_frame().name() == "nvlog_tick", "to a breakpoint")
+    check(value("timer_ticks") > 0x12345678a, "in its own time")
+    run("delete")
+    run("monitor branch leave")
+    look_again()
+    check(position() == at and registers() == before, "the recording is where it was left")
+    check(value("timer_ticks") == ticks, "and as it was")
+
+    run("set $rax = 0x123456789")
+    check("branch-2" in run("monitor when"), "a write to a register begins one too")
+    check(value("$rax") == 0x123456789, "and is made")
+    run("set $xmm3.v2_int64[1] = 0x1234")
+    check(value("$xmm3.v2_int64[1]") == 0x1234, "also to the vector registers")
+    run("stepi")
+    run("reverse-stepi")
+    check(position() == at and registers() == before, "back from a branch leads to where it began")
+    check(refused("set $cs = 0x33"), "a segment register is refused")
+    run("monitor seek 0")
+    check(position() == "position 0+0", "seek leaves a branch")
+
+    run("monitor seek " + at.split()[1])
+    look_again()
+    records = value("nvlog_records()")
+    check(position() == at and registers() == before, "a call leaves nothing behind")
+    check(records == value("nvlog_records()"), "twice the same")
+    run("call (void)nvlog_tick()")
+    check(position() == at and registers() == before, "also one that changes the guest")
+    run("monitor branch what-if")
+    check("what-if" in run("monitor when"), "a branch with a name")
+    run("set var timer_ticks = 7")
+    run("call (void)nvlog_tick()")
+    check("what-if" in run("monitor when") and value("timer_ticks") == 7, "a call in a branch stays in it")
+    check(refused("monitor branch again"), "no branch of a branch")
+    run("continue")
+    check("over" in run("monitor when"), "a branch has an end of its own")
+    run("reverse-continue")
+    check(position() == at and registers() == before, "and then the recording is there again")
+
+
 there_and_back()
 breakpoints()
-run("monitor seek 99%")
-run("maintenance flush register-cache")
+branches()
+seek("99%")
 culprit()
 ends_and_refusals()
 print("gdb checks: %d passed" % passed)

@@ -81,7 +81,8 @@ static const struct {
 	{"p8", "0102030405060708"},
 	{"P8=01", "E16"},
 	{"Pff=00", "E16"},
-	{"P4a=00000000", "E01"}, /* tr */
+	{"P4a=00000000", "OK"},	 /* tr, which can only be read: as it is */
+	{"P4a=01000000", "E01"}, /* ... and not */
 	/* Memory: virtual, physical (which this target moves by a page), at the edge, outside. */
 	{"m20000,9", "68696e647369676874"},
 	{"x20000,9", "bhindsight"},

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "debugger/live.h"
+
+#include "vmm/breakpoint.h"
+#include "vmm/kick.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The user's interrupt is looked for this often. */
+#define LOOK_NS (50 * NSEC_PER_MSEC)
+
+struct live {
+	struct machine *m;
+	struct live_options o;
+	struct recorder *recorder;
+	/* Whose hooks they were before, and the recorder's. */
+	const struct nondet_ops *outer, *inner;
+	void *outer_ctx, *inner_ctx;
+
+	/* While running. */
+	const struct timeline_stops *stops; /* NULL: one step is made */
+	bool stepped, at_breakpoint, watch_hit, interrupted;
+	bool over; /* stands where the run began: a breakpoint there does not count */
+	struct kvm_regs began;
+	struct timeline_stop watched;
+	uint64_t next_look; /* host_ns */
+};
+
+static int look_for_breakpoint(struct live *l, struct err *err)
+{
+	struct vcpu *v = &l->m->vcpu[0];
+	int rc = vcpu_complete(v, err);
+
+	if (rc == 0 && !l->over && breakpoint_set_has(&l->stops->breakpoints, vcpu_regs(v)->rip))
+		l->at_breakpoint = l->m->pause = true;
+	return rc;
+}
+
+static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struct err *err)
+{
+	struct live *l = ctx;
+	int rc = l->inner->plan(l->inner_ctx, m, req, err);
+
+	if (rc < 0 || m->end)
+		return rc;
+	if (!l->stops) {
+		req->step = true;
+		req->window = false;
+		return 0;
+	}
+	if (!l->stops->breakpoints.len)
+		return 0;
+	req->set = &l->stops->breakpoints;
+	req->over = l->over;
+	return look_for_breakpoint(l, err);
+}
+
+static void look_for_interrupt(struct live *l)
+{
+	uint64_t now = host_ns();
+
+	if (!l->o.interrupt || now < l->next_look)
+		return;
+	l->next_look = now + LOOK_NS;
+	if (l->o.interrupt(l->o.interrupt_ctx))
+		l->interrupted = l->m->pause = true;
+}
+
+static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct err *err)
+{
+	struct live *l = ctx;
+
+	if (stop != VCPU_KICK || memcmp(vcpu_regs(&m->vcpu[0]), &l->began, sizeof(l->began)) != 0)
+		l->over = false;
+	if (stop == VCPU_KICK)
+		look_for_interrupt(l);
+	else if (stop == VCPU_STEP && !l->stops)
+		l->stepped = m->pause = true;
+	return l->inner->stopped(l->inner_ctx, m, stop, err);
+}
+
+static int on_boundary(void *ctx, struct machine *m, struct err *err)
+{
+	struct live *l = ctx;
+
+	l->over = false;
+	if (!l->stops)
+		l->stepped = m->pause = true;
+	return l->inner->boundary(l->inner_ctx, m, err);
+}
+
+static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err *err)
+{
+	struct live *l = ctx;
+
+	return l->inner->halted(l->inner_ctx, m, deadline, err);
+}
+
+static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
+		      struct err *err)
+{
+	struct live *l = ctx;
+
+	(void)err;
+	if (!l->stops || !timeline_watches(l->stops, gpa, len) || old == now)
+		return 0;
+	m->pause = true;
+	/* Of several stores of one instruction the first is told. */
+	if (!l->watch_hit)
+		l->watched = (struct timeline_stop){
+			.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now};
+	l->watch_hit = true;
+	return 0;
+}
+
+static const struct nondet_ops live_ops = {
+	.plan = on_plan,
+	.stopped = on_stopped,
+	.boundary = on_boundary,
+	.halted = on_halted,
+	.watched = on_watched,
+};
+
+/* Until something stops it. */
+static int run(struct live *l, struct timeline_stop *stop, struct err *err)
+{
+	struct machine *m = l->m;
+	int rc;
+
+	l->stepped = l->at_breakpoint = l->watch_hit = l->interrupted = false;
+	l->began = *vcpu_regs(&m->vcpu[0]);
+	l->next_look = host_ns() + LOOK_NS;
+	m->pause = false;
+	recorder_go_on(l->recorder);
+	rc = machine_run(m, err);
+	recorder_rest(l->recorder);
+	if (rc < 0)
+		return rc;
+	if (l->watch_hit)
+		*stop = l->watched;
+	else if (m->end)
+		*stop = (struct timeline_stop){.reason = TIMELINE_END};
+	else if (l->at_breakpoint || l->stepped)
+		*stop = (struct timeline_stop){.reason = TIMELINE_BREAKPOINT};
+	else
+		return err_set(err, EINTR, "interrupted");
+	return 0;
+}
+
+int live_step(struct live *l, struct timeline_stop *stop, struct err *err)
+{
+	l->stops = NULL;
+	return run(l, stop, err);
+}
+
+int live_continue(struct live *l, const struct timeline_stops *stops, struct timeline_stop *stop, struct err *err)
+{
+	struct memory *mem = l->m->mem;
+	int rc = stops->watch_len ? memory_watch(mem, stops->watch, stops->watch_len, err) : 0;
+	int ended;
+
+	if (rc < 0)
+		return rc;
+	l->stops = stops;
+	l->over = !stops->here;
+	do {
+		rc = run(l, stop, err);
+		l->over = true;
+	} while (rc == 0 && stop->reason == TIMELINE_BREAKPOINT && stops->wanted &&
+		 !stops->wanted(stops->ctx, NULL));
+	l->stops = NULL;
+	ended = stops->watch_len ? memory_unwatch(mem, rc < 0 ? NULL : err) : 0;
+	return rc < 0 ? rc : ended;
+}
+
+int live_open(struct live **out, struct machine *m, const struct live_options *o, struct err *err)
+{
+	struct live *l = calloc(1, sizeof(*l));
+	int rc;
+
+	if (!l)
+		return err_set(err, ENOMEM, "out of memory");
+	l->m = m;
+	l->o = *o;
+	l->outer = m->nondet;
+	l->outer_ctx = m->nondet_ctx;
+	rc = recorder_create(&l->recorder, m, &o->recorder, NULL, err);
+	if (rc < 0) {
+		free(l);
+		return rc;
+	}
+	recorder_rest(l->recorder);
+	l->inner = m->nondet;
+	l->inner_ctx = m->nondet_ctx;
+	m->nondet = &live_ops;
+	m->nondet_ctx = l;
+	*out = l;
+	return 0;
+}
+
+void live_close(struct live *l)
+{
+	if (!l)
+		return;
+	l->m->nondet = l->outer;
+	l->m->nondet_ctx = l->outer_ctx;
+	recorder_destroy(l->recorder);
+	free(l);
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+/*
+ * Branches against the recording that they leave: without a change a branch does what was recorded, for as long as that
+ * was the guest's own doing; with one it does something else; and whatever it did, the recording is then as before.
+ */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "debugger/branch.h"
+#include "tests/kvm/recording.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define STEPS 600
+#define STORE_RANGE 64
+
+static struct timeline *open_timeline(const struct recording *rec)
+{
+	const struct timeline_options options = {0};
+	struct timeline *t;
+	struct err err;
+
+	assert_ok(timeline_open(&t, rec->path, true, &options, NULL, NULL, &err), err);
+	return t;
+}
+
+static struct machine_digest digest_of(struct timeline *t)
+{
+	struct machine_digest digest;
+	struct err err;
+
+	assert_ok(machine_digest(timeline_machine(t), &digest, &err), err);
+	return digest;
+}
+
+static struct kvm_regs regs_of(struct timeline *t)
+{
+	struct err err;
+
+	assert_ok(vcpu_complete(&timeline_machine(t)->vcpu[0], &err), err);
+	return event_regs(&timeline_machine(t)->vcpu[0]);
+}
+
+static void assert_same_digest(struct machine_digest a, struct machine_digest b)
+{
+	assert_int_equal(a.memory, b.memory);
+	assert_int_equal(a.state, b.state);
+}
+
+static void assert_ends_as_recorded(struct timeline *t, const struct recording *rec)
+{
+	struct err err;
+
+	assert_ok(timeline_seek(t, (struct position){UINT64_MAX, 0}, &err), err);
+	assert_true(timeline_at_end(t));
+	assert_int_equal(timeline_machine(t)->boundary, rec->boundaries);
+}
+
+/* Boundaries from `from` on before which nothing came from outside. */
+static uint64_t undisturbed(const struct recording *rec, uint64_t from)
+{
+	for (unsigned i = 0; i < rec->n_events; i++) {
+		const struct event *e = &rec->events[i];
+
+		if (e->boundary >= from && e->type != EVENT_DIGEST)
+			return e->boundary - from;
+	}
+	return 0;
+}
+
+struct open {
+	struct recording rec;
+	struct timeline *t;
+	struct branches b;
+	struct position at;
+	struct machine_digest digest;
+};
+
+/* A recording with a timeline at a position, percent of the way. */
+static void open_at(struct open *o, const char *guest, const char *cmdline, unsigned percent, uint64_t steps)
+{
+	struct err err;
+
+	record_guest(&o->rec, guest, cmdline, -1);
+	o->t = open_timeline(&o->rec);
+	branches_init(&o->b, o->t, NULL, NULL);
+	assert_ok(timeline_seek(o->t, (struct position){o->rec.boundaries * percent / 100, steps}, &err), err);
+	o->at = timeline_position(o->t);
+	o->digest = digest_of(o->t);
+}
+
+static void leave_and_close(struct open *o)
+{
+	struct position now;
+	struct err err;
+
+	assert_ok(branch_leave(&o->b, &err), err);
+	now = timeline_position(o->t);
+	assert_int_equal(now.boundary, o->at.boundary);
+	assert_int_equal(now.steps, o->at.steps);
+	assert_same_digest(digest_of(o->t), o->digest);
+	assert_ends_as_recorded(o->t, &o->rec);
+	branches_close(&o->b);
+	timeline_close(o->t);
+	recording_free(&o->rec);
+}
+
+static void step(struct open *o)
+{
+	struct timeline_stop stop;
+	struct err err;
+
+	branch_runs(&o->b);
+	assert_ok(live_step(o->b.live, &stop, &err), err);
+}
+
+/* Step by step a branch without a change does what the recording does. */
+static void test_unchanged(void **state)
+{
+	static struct kvm_regs seen[STEPS];
+	struct open o;
+	uint64_t most;
+	unsigned n = 0;
+	struct err err;
+
+	(void)state;
+	open_at(&o, "stale_pointer", "ticks=30", 40, 3);
+	most = undisturbed(&o.rec, o.at.boundary);
+	while (n < STEPS && timeline_position(o.t).boundary < o.at.boundary + most) {
+		assert_ok(timeline_step(o.t, 1, &err), err);
+		seen[n++] = regs_of(o.t);
+	}
+	assert_true(n > 50);
+	assert_ok(timeline_seek(o.t, o.at, &err), err);
+	assert_ok(branch_begin(&o.b, NULL, &err), err);
+	for (unsigned i = 0; i < n; i++) {
+		struct kvm_regs now;
+
+		step(&o);
+		now = regs_of(o.t);
+		assert_memory_equal(&now, &seen[i], sizeof(now));
+	}
+	leave_and_close(&o);
+}
+
+/* A branch runs to a breakpoint, further, and to the end of its guest; the recording knows nothing of it. */
+static void test_runs_on(void **state)
+{
+	struct timeline_stops stops = {0};
+	struct timeline_stop stop;
+	struct kvm_regs there;
+	gva_t address;
+	struct open o;
+	struct err err;
+
+	(void)state;
+	open_at(&o, "stale_pointer", "ticks=30", 40, 3);
+	assert_ok(timeline_step(o.t, 100, &err), err);
+	there = regs_of(o.t);
+	address = GVA(there.rip);
+	assert_ok(timeline_seek(o.t, o.at, &err), err);
+	assert_ok(branch_begin(&o.b, "trial", &err), err);
+	assert_int_equal(branch_begin(&o.b, "trial", &err), -EBUSY);
+	stops.breakpoints = (struct breakpoint_set){&address, 1};
+	for (unsigned i = 0; i < 5; i++) {
+		branch_runs(&o.b);
+		assert_ok(live_continue(o.b.live, &stops, &stop, &err), err);
+		assert_int_equal(stop.reason, TIMELINE_BREAKPOINT);
+		assert_int_equal(regs_of(o.t).rip, there.rip);
+	}
+	stops.breakpoints.len = 0;
+	assert_ok(live_continue(o.b.live, &stops, &stop, &err), err);
+	assert_int_equal(stop.reason, TIMELINE_END);
+	assert_int_equal(timeline_machine(o.t)->end, END_EXIT);
+	leave_and_close(&o);
+}
+
+/* What is written counts in the branch and nowhere else; a watch sees the guest store to it. */
+static void test_written(void **state)
+{
+	struct timeline_stops stops = {0};
+	struct timeline_stop stop;
+	uint64_t old, now;
+	struct open o;
+	struct err err;
+	gpa_t stack;
+
+	(void)state;
+	open_at(&o, "stale_pointer", "ticks=30", 50, 1);
+	stack = GPA((regs_of(o.t).rsp & ~7ull) - STORE_RANGE);
+	assert_ok(branch_begin(&o.b, NULL, &err), err);
+	memory_read(timeline_machine(o.t)->mem, stack, &old, sizeof(old));
+	now = ~old;
+	assert_int_equal(memory_write(timeline_machine(o.t)->mem, stack, &now, sizeof(now)), 0);
+	assert_true(digest_of(o.t).memory != o.digest.memory);
+	stops.watch = GPA(stack.v - STORE_RANGE);
+	stops.watch_len = 2 * STORE_RANGE;
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t found = 0;
+
+		branch_runs(&o.b);
+		assert_ok(live_continue(o.b.live, &stops, &stop, &err), err);
+		assert_int_equal(stop.reason, TIMELINE_WATCH);
+		memory_read(timeline_machine(o.t)->mem, stop.gpa, &found, stop.len);
+		assert_int_equal(found, stop.now);
+		assert_int_not_equal(stop.now, stop.old);
+	}
+	leave_and_close(&o);
+}
+
+/* Registers that are written back to what they were undo all that was done meanwhile; in a branch, in that branch. */
+static void test_calls(void **state)
+{
+	const uint64_t mark = 0x5a5a5a5a5a5a5a5a;
+	struct kvm_regs before, changed;
+	struct machine_digest marked;
+	struct open o;
+	struct err err;
+	bool done;
+	gpa_t stack;
+
+	(void)state;
+	open_at(&o, "stale_pointer", "ticks=30", 50, 1);
+	before = changed = regs_of(o.t);
+	changed.rsp -= 256;
+	stack = GPA((before.rsp & ~7ull) - 512);
+
+	/* From the recording: back in the recording. */
+	assert_ok(branch_registers(&o.b, &changed, &done, &err), err);
+	assert_false(done);
+	*vcpu_regs_mut(&timeline_machine(o.t)->vcpu[0]) = changed;
+	step(&o);
+	assert_ok(branch_registers(&o.b, &before, &done, &err), err);
+	assert_true(done);
+	assert_null(o.b.live);
+	assert_same_digest(digest_of(o.t), o.digest);
+
+	/* From a branch with a change of its own. */
+	assert_ok(branch_begin(&o.b, NULL, &err), err);
+	assert_int_equal(memory_write(timeline_machine(o.t)->mem, stack, &mark, sizeof(mark)), 0);
+	marked = digest_of(o.t);
+	for (unsigned i = 0; i < 2 * BRANCH_CALLS_MAX; i++) {
+		assert_ok(branch_registers(&o.b, &changed, &done, &err), err);
+		assert_false(done);
+		*vcpu_regs_mut(&timeline_machine(o.t)->vcpu[0]) = changed;
+		step(&o);
+		assert_ok(branch_registers(&o.b, &before, &done, &err), err);
+		assert_true(done);
+		assert_non_null(o.b.live);
+		assert_same_digest(digest_of(o.t), marked);
+	}
+	leave_and_close(&o);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_unchanged),
+		cmocka_unit_test(test_runs_on),
+		cmocka_unit_test(test_written),
+		cmocka_unit_test(test_calls),
+	};
+	int missing = kvm_missing("test_branch");
+
+	return missing ? missing - 1 : cmocka_run_group_tests(tests, NULL, NULL);
+}
