@@ -26,7 +26,7 @@ vmm_SRC := vmm/walk.c vmm/stat.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/head.c replay/recorder.c replay/approach.c replay/landmark.c replay/progress.c replay/mark.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-debugger_SRC := debugger/timeline.c debugger/timeline_place.c debugger/index.c debugger/live.c debugger/branch.c debugger/options.c debugger/session.c debugger/net_user.c debugger/linux.c debugger/symbols.c \
+debugger_SRC := debugger/timeline.c debugger/timeline_place.c debugger/index.c debugger/live.c debugger/branch.c debugger/options.c debugger/session.c debugger/net_user.c debugger/terminal.c debugger/linux.c debugger/symbols.c \
 	debugger/symset.c debugger/module.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_index.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c \
 	debugger/cmd_gdb.c debugger/gdb_target.c debugger/gdb_regs.c debugger/gdb_monitor.c
@@ -46,7 +46,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_progress te
 	test_page_store test_snapshot_file test_index_file
 kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline test_index test_branch
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh \
+SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh \
 	examples/stale_pointer/session.sh examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 

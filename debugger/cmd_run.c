@@ -3,6 +3,7 @@
 #include "debugger/linux.h"
 #include "debugger/net_user.h"
 #include "debugger/session.h"
+#include "debugger/terminal.h"
 #include "vmm/cpuid.h"
 #include "vmm/kick.h"
 
@@ -34,6 +35,7 @@ struct inputs {
 	int fd[INPUT_CHANNELS];
 	unsigned n;
 	struct net_user *net;
+	struct terminal *terminal;
 };
 
 static int add_input(struct inputs *in, unsigned channel, const char *path, struct err *err)
@@ -59,6 +61,13 @@ static int open_inputs(struct inputs *in, const struct options *o, struct machin
 		m->transmit = net_user_transmit;
 		m->transmit_ctx = in->net;
 	}
+	if (rc == 0 && o->console) {
+		rc = terminal_open(&in->terminal, m, o->machine.ports ? INPUT_PORT : INPUT_SERIAL, err);
+		if (rc < 0)
+			return rc;
+		in->source[in->n++] = terminal_keys(in->terminal);
+		in->source[in->n++] = terminal_window(in->terminal);
+	}
 	return rc;
 }
 
@@ -68,6 +77,7 @@ static void close_inputs(struct inputs *in)
 		if (in->fd[i] >= 0)
 			close(in->fd[i]);
 	net_user_destroy(in->net);
+	terminal_close(in->terminal);
 }
 
 static int begin_trace(struct trace_writer **w, const struct options *o, const struct machine *m,
@@ -110,7 +120,7 @@ static int run_guest(const struct options *o, const struct guest_image *image, b
 				      .time_rate = o->time_rate,
 				      .max_ns = o->max_ns,
 				      /* The guest's patience with the network is counted in its own time. */
-				      .realtime = o->realtime || o->machine.net};
+				      .realtime = o->realtime || o->machine.net || o->console};
 	struct inputs inputs = {0};
 	struct trace_writer *w = NULL;
 	struct recorder *recorder = NULL;
@@ -258,6 +268,7 @@ static int command(int argc, char **argv, bool record)
 		       record ? "-o FILE " : "",
 		       record ? "Run a guest and record it." : "Run a guest without recording it.");
 		options_help(stdout, takes);
+		printf("\n" TERMINAL_HELP);
 		printf("\nThe guest's serial output goes to stdout, everything else to stderr. Exit status: what the\n"
 		       "guest wrote to port 0xf4, else see hindsight --help; 0 when --until matched.%s\n",
 		       record ? " With --retry: 0 if it\ndid in one of the recordings, which is the one kept, 1 if in none."

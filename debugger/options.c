@@ -31,6 +31,7 @@ enum {
 	OPT_NO_DEFAULT_APPEND,
 	OPT_MEM,
 	OPT_INPUT,
+	OPT_CONSOLE,
 	OPT_SEED,
 	OPT_EPOCH,
 	OPT_RATE,
@@ -77,6 +78,8 @@ static const struct row rows[] = {
 	{"port-output", "FILE", "what port N from 1 on sends goes to FILE.N; else nowhere", TAKES_PORT_OUTPUT, OPT_PORT_OUTPUT},
 	{"mem", "MIB", "guest RAM in MiB (64)", TAKES_GUEST, OPT_MEM},
 	{"input", "FILE", "serial input: a file, a FIFO, or - for standard input", TAKES_GUEST, OPT_INPUT},
+	{"console", NULL, "your terminal is the guest's: the serial port, or port 0 of --ports; implies --realtime",
+	 TAKES_GUEST, OPT_CONSOLE},
 	{"seed", "N", "seed of the guest's entropy and of interrupt timing (0)", TAKES_GUEST, OPT_SEED},
 	{"epoch", "SECONDS", "date of the clock chip at the start, since 1970 UTC (946684800)", TAKES_GUEST,
 	 OPT_EPOCH},
@@ -262,6 +265,9 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 	case OPT_INPUT:
 		o->input = arg;
 		break;
+	case OPT_CONSOLE:
+		o->console = true;
+		break;
 	case OPT_SEED:
 		rc = parse_u64("seed", arg, 0, UINT64_MAX, &o->machine.seed, err);
 		break;
@@ -372,6 +378,12 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 	for (unsigned n = o->machine.ports; n < VIRTIO_CONSOLE_PORTS; n++)
 		if (o->port_input[n])
 			return err_set(err, EINVAL, "there is no port %u: have more with --ports %u", n, n + 1);
+	if (o->console && (o->machine.ports ? o->port_input[0] : o->input))
+		return err_set(err, EINVAL, "--console is the input of %s; leave out %s",
+			       o->machine.ports ? "port 0" : "the serial port",
+			       o->machine.ports ? "--port-input 0:FILE" : "--input");
+	if (o->console && o->retry)
+		return err_set(err, EINVAL, "--retry goes on by itself, and --console is for somebody who types");
 	if (o->retry && !o->until)
 		return err_set(err, EINVAL, "--retry needs --until: what is it to wait for?");
 	if (o->retry && o->input && strcmp(o->input, "-") == 0)

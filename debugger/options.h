@@ -38,7 +38,7 @@ struct options {
 	uint64_t max_ns;
 	const char *until;
 	uint64_t retry;
-	bool realtime, no_default_append;
+	bool realtime, console, no_default_append;
 	/* The trace. */
 	const char *output;
 	bool thin;

@@ -43,6 +43,11 @@ static void on_interrupt(int sig)
 	interrupted = 1;
 }
 
+void session_interrupt(void)
+{
+	interrupted = 1;
+}
+
 const volatile sig_atomic_t *session_catch_interrupts(void)
 {
 	struct sigaction sa = {.sa_handler = on_interrupt};

@@ -35,6 +35,8 @@ int session_map_file(const char *path, const uint8_t **data, size_t *size, struc
 
 /* Let Ctrl-C and SIGTERM set the flag that recorder and replayer look at, several times a second. */
 const volatile sig_atomic_t *session_catch_interrupts(void);
+/* As Ctrl-C would; may be called in a signal handler. */
+void session_interrupt(void);
 
 /*
  * Open o->file for replay on this thread: clock by o->clock, Ctrl-C caught, output as console unless quiet.

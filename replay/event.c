@@ -422,6 +422,8 @@ void event_channel_name(unsigned channel, char name[CHANNEL_NAME_MAX])
 		snprintf(name, CHANNEL_NAME_MAX, "the serial line");
 	else if (channel == INPUT_NET)
 		snprintf(name, CHANNEL_NAME_MAX, "the network card");
+	else if (channel == INPUT_WINDOW)
+		snprintf(name, CHANNEL_NAME_MAX, "the window's size");
 	else
 		snprintf(name, CHANNEL_NAME_MAX, "port %u", (channel - INPUT_PORT) % 256);
 }

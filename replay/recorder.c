@@ -134,7 +134,8 @@ static bool input_due(struct recorder *r, const struct machine *m)
 	for (unsigned i = 0; i < r->sources; i++) {
 		const struct input_source *s = &r->source[i];
 
-		if (devices_room(m, s->channel) && s->ready(s->ctx))
+		/* Asked in any case: a terminal has an escape key, also when the guest takes no more. */
+		if (s->ready(s->ctx) && devices_room(m, s->channel))
 			return true;
 	}
 	return false;
@@ -467,8 +468,7 @@ static uint64_t next_quantum(struct recorder *r)
 
 static int try_land(struct recorder *r, struct machine *m, enum vcpu_stop stop, struct err *err)
 {
-	bool due = m->vtime + r->lag >= m->deadline ||
-		   input_due(r, m) || r->ending ||
+	bool due = input_due(r, m) || m->vtime + r->lag >= m->deadline || r->ending ||
 		   m->vcpu[0].free_ns - r->quiet_from >= HEARTBEAT_NS;
 	enum place place;
 	uint64_t advance = r->lag;

@@ -268,6 +268,8 @@ size_t devices_room(const struct machine *m, unsigned channel)
 		return uart_room(&m->uart);
 	if (channel == INPUT_NET)
 		return m->config.net ? virtio_net_room(&m->net) : 0;
+	if (channel == INPUT_WINDOW)
+		return m->config.ports && virtio_console_takes_size(&m->console) ? WINDOW_SIZE : 0;
 	return channel - INPUT_PORT < m->config.ports
 		       ? virtio_console_room(&m->console, channel - INPUT_PORT)
 		       : 0;
@@ -279,6 +281,9 @@ void devices_receive(struct machine *m, unsigned channel, const uint8_t *bytes, 
 		uart_receive(&m->uart, bytes, n);
 	else if (channel == INPUT_NET)
 		virtio_net_receive(&m->net, bytes, n);
+	else if (channel == INPUT_WINDOW && n == WINDOW_SIZE)
+		virtio_console_resize(&m->console, (uint16_t)(bytes[0] | bytes[1] << 8),
+				      (uint16_t)(bytes[2] | bytes[3] << 8));
 	else
 		virtio_console_receive(&m->console, channel - INPUT_PORT, bytes, n);
 	devices_update_deadline(m);

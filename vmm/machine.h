@@ -36,13 +36,17 @@ struct machine_config {
 
 #define MACHINE_XFEATURES_OF_HOST UINT64_MAX
 
-/* Where input enters the machine. Port n of the console is INPUT_PORT plus n. */
+/* Where input enters the machine. Port n of the console is INPUT_PORT plus n; the size of its window comes as
+ * WINDOW_SIZE bytes, columns and rows of 16 bits each, little-endian. */
 enum input_channel {
 	INPUT_SERIAL,
 	INPUT_NET,
 	INPUT_PORT,
-	INPUT_CHANNELS = INPUT_PORT + VIRTIO_CONSOLE_PORTS
+	INPUT_WINDOW = INPUT_PORT + VIRTIO_CONSOLE_PORTS,
+	INPUT_CHANNELS
 };
+
+#define WINDOW_SIZE 4
 
 /* Bytes that enter at one time at most, by whatever channel. */
 #define INPUT_MAX VIRTIO_NET_FRAME_MAX

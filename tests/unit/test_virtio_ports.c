@@ -186,6 +186,35 @@ static void test_console_ports(void **state)
 	assert_int_equal(virtio_console_room(&console, VIRTIO_CONSOLE_PORTS), 0);
 }
 
+/* A window's size reaches the driver once port 0 is open, and again after a reset of the driver; what the
+ * configuration space says does not change. */
+static void test_console_window(void **state)
+{
+	static const uint16_t size[2] = {101, 33};
+	uint32_t head, len;
+
+	(void)state;
+	start_console(true);
+	assert_false(virtio_console_takes_size(&console));
+	open_ports();
+	assert_true(virtio_console_takes_size(&console));
+	rig.level = false;
+	virtio_console_resize(&console, 101, 33);
+	assert_true(rig.level);
+	expect_control(&rig, 0, RESIZE, 1, size, 4);
+	assert_false(rig_used(&rig, CONTROL_RX, &head, &len));
+	assert_int_equal(rig_get(&rig, R_CONFIG), 80 | 25 << 16);
+	send_control(&rig, 0, OPEN, 0);
+	assert_false(virtio_console_takes_size(&console));
+	send_control(&rig, 0, PORT_READY, 1);
+	expect_control(&rig, 0, CONSOLE, 1, NULL, 0);
+	expect_control(&rig, 0, NAME, 1, "hindsight.0", 11);
+	expect_control(&rig, 0, RESIZE, 1, size, 4);
+	/* A driver without ports of its own is told nothing. */
+	start_console(false);
+	assert_false(virtio_console_takes_size(&console));
+}
+
 /* Without buffers the messages wait; asking twice does not double them; they survive a restore. */
 static void test_console_owed(void **state)
 {
@@ -374,6 +403,7 @@ int main(void)
 		cmocka_unit_test(test_console_config),
 		cmocka_unit_test(test_console_single),
 		cmocka_unit_test(test_console_ports),
+		cmocka_unit_test(test_console_window),
 		cmocka_unit_test(test_console_owed),
 		cmocka_unit_test(test_console_bad_buffers),
 		cmocka_unit_test(test_console_random),

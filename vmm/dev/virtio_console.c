@@ -47,7 +47,7 @@ static bool is_multiport(const struct virtio_console *c)
 /* --- Control messages, section 5.3.6.2 -------------------------------------------------------- */
 
 /* Returns the message's length. */
-static uint32_t compose(unsigned port, unsigned what, struct message *m)
+static uint32_t compose(const struct virtio_console *c, unsigned port, unsigned what, struct message *m)
 {
 	static const uint16_t events[OWED_COUNT] = {
 		[OWED_ADD] = VIRTIO_CONSOLE_PORT_ADD,
@@ -56,7 +56,7 @@ static uint32_t compose(unsigned port, unsigned what, struct message *m)
 		[OWED_SIZE] = VIRTIO_CONSOLE_RESIZE,
 		[OWED_OPEN] = VIRTIO_CONSOLE_PORT_OPEN,
 	};
-	const uint16_t size[2] = {VIRTIO_CONSOLE_COLUMNS, VIRTIO_CONSOLE_ROWS};
+	const uint16_t size[2] = {c->columns, c->rows};
 	uint32_t more = 0;
 
 	*m = (struct message){.head = {.id = port, .event = events[what], .value = 1}};
@@ -84,7 +84,7 @@ static void send_owed(struct virtio_console *c)
 			continue;
 		if (!virtio_take(&c->v, QUEUE_CONTROL_RX, &chain))
 			break;
-		len = compose(port, what, &m);
+		len = compose(c, port, what, &m);
 		if (!virtio_chain_write(&c->v, &chain, 0, &m, len)) {
 			virtio_break(&c->v); /* a buffer too small for any message */
 			return;
@@ -200,6 +200,19 @@ void virtio_console_receive(struct virtio_console *c, unsigned port, const uint8
 	virtio_signal(&c->v, queue);
 }
 
+bool virtio_console_takes_size(const struct virtio_console *c)
+{
+	return is_multiport(c) && c->open[0];
+}
+
+void virtio_console_resize(struct virtio_console *c, uint16_t columns, uint16_t rows)
+{
+	c->columns = columns;
+	c->rows = rows;
+	c->owed[0] |= 1u << OWED_SIZE;
+	send_owed(c);
+}
+
 /* --- The device -------------------------------------------------------------------------------- */
 
 static void console_reset(void *dev)
@@ -227,6 +240,8 @@ static void console_walk(void *dev, struct walker *w)
 	virtio_walk(&c->v, virtio_console_ops.name, w);
 	walk_bytes(w, "owed", c->owed, sizeof(c->owed));
 	walk_bytes(w, "open", c->open, sizeof(c->open));
+	walk_u16(w, "columns", &c->columns);
+	walk_u16(w, "rows", &c->rows);
 }
 
 static const struct virtio_ops ops = {
@@ -249,6 +264,8 @@ _Static_assert(2 * VIRTIO_CONSOLE_PORTS + 2 <= VIRTIO_QUEUES, "two queues a port
 
 void virtio_console_init(struct virtio_console *c, const struct dev_env *env, unsigned ports)
 {
-	*c = (struct virtio_console){.ports = ports};
+	*c = (struct virtio_console){.ports = ports,
+				     .columns = VIRTIO_CONSOLE_COLUMNS,
+				     .rows = VIRTIO_CONSOLE_ROWS};
 	virtio_init(&c->v, env, &ops, VIRTIO_SLOT_CONSOLE, 2 * ports + 2);
 }

@@ -47,6 +47,7 @@ struct virtio_console {
 	unsigned ports;
 	uint8_t owed[VIRTIO_CONSOLE_PORTS]; /* messages that the driver is still to get, a bit each */
 	uint8_t open[VIRTIO_CONSOLE_PORTS]; /* the guest has the port open */
+	uint16_t columns, rows; /* of the window behind port 0 */
 };
 
 extern const struct dev_ops virtio_console_ops;
@@ -56,6 +57,10 @@ void virtio_console_init(struct virtio_console *c, const struct dev_env *env, un
 size_t virtio_console_room(const struct virtio_console *c, unsigned port);
 /* Bytes arriving at the port; n <= virtio_console_room. */
 void virtio_console_receive(struct virtio_console *c, unsigned port, const uint8_t *bytes, size_t n);
+/* Whether port 0 is in use by a driver that can be told the size of its window (section 5.3.6.2). */
+bool virtio_console_takes_size(const struct virtio_console *c);
+/* The window has another size than the configuration space says; only if virtio_console_takes_size. */
+void virtio_console_resize(struct virtio_console *c, uint16_t columns, uint16_t rows);
 
 /* --- Network card, section 5.1 (virtio_net.c) ----------------------------------------------------- */
 /* IEEE 802.3: header, one tag, 1500 bytes, no checksum. */
