@@ -322,32 +322,6 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 
 /* --- landmarks ------------------------------------------------------------------------------- */
 
-/* Standing on a string instruction with a REP prefix: some iterations may be done, and no host can be
- * stopped between the same two again. */
-static bool in_string_instruction(struct machine *m)
-{
-	struct vcpu *v = &m->vcpu[0];
-	struct kvm_sregs sregs;
-	bool rep = false;
-	uint8_t b;
-
-	if (vcpu_get_sregs(v, &sregs, NULL) < 0)
-		return false;
-	for (unsigned i = 0; i < 15; i++) {
-		if (paging_read(m->mem, &sregs, GVA(vcpu_regs(v)->rip + i), &b, 1) < 0)
-			return false;
-		if (b == 0xf2 || b == 0xf3)
-			rep = true;
-		else if (b == 0x66 || b == 0x67 || (b & 0xf0) == 0x40 || b == 0x2e || b == 0x36 ||
-			 b == 0x3e || b == 0x26 || b == 0x64 || b == 0x65)
-			continue;
-		else
-			return rep && ((b >= 0x6c && b <= 0x6f) || (b >= 0xa4 && b <= 0xa7) ||
-				       (b >= 0xaa && b <= 0xaf));
-	}
-	return false;
-}
-
 enum place { PLACE_GOOD, PLACE_LEAVE, PLACE_DEFER };
 
 /* Without a clock places are found by breakpoint, on some hosts one that lies in memory: code that the guest keeps
@@ -395,7 +369,7 @@ static int judge_place(struct recorder *r, struct machine *m, enum vcpu_stop sto
 	if (rc < 0)
 		return rc;
 	*place = PLACE_GOOD;
-	if (!clean || fresh || vcpu_after_shadow(v) || in_string_instruction(m))
+	if (!clean || fresh || vcpu_after_shadow(v) || vcpu_in_string_instruction(v, NULL))
 		*place = PLACE_LEAVE;
 	else if (stop == VCPU_KICK)
 		*place = PLACE_LEAVE; /* the instruction may have begun: accessed bits are set before a nested

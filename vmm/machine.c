@@ -129,8 +129,7 @@ static int load(struct machine *m, const struct guest_image *image, struct err *
 }
 
 /* If the memory is watched, make the store and report it. len: at most 8. */
-static int watched_store(struct machine *m, gpa_t gpa, const void *data, unsigned len, bool *was,
-			 struct err *err)
+static int watched_store(struct machine *m, gpa_t gpa, const void *data, unsigned len, bool *was, struct err *err)
 {
 	uint64_t old = 0, now = 0;
 
@@ -386,8 +385,7 @@ static int rewritten(struct machine *m, struct vcpu *v, enum rewrite_kind kind, 
 		r->rdx = out[3];
 		break;
 	default:
-		if (paging_read(m->mem, &sregs, GVA(r->rip - sizeof(before)), before,
-				sizeof(before)) < 0)
+		if (paging_read(m->mem, &sregs, GVA(r->rip - sizeof(before)), before, sizeof(before)) < 0)
 			break; /* the guest made the IN itself at a page's edge: nothing to answer */
 		value = machine_next_entropy(&m->entropy);
 		answer_random(r, kind, rewrite_destination(before), value);
@@ -528,11 +526,15 @@ static void boundary_msr(struct machine *m, struct vcpu *v)
 static int try_watched(struct machine *m, struct vcpu *v, bool *was, struct err *err)
 {
 	struct kvm_run *run = v->run;
+	int rc;
 
 	*was = false;
 	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write || run->mmio.len > 8)
 		return 0;
-	return watched_store(m, GPA(run->mmio.phys_addr), run->mmio.data, run->mmio.len, was, err);
+	rc = watched_store(m, GPA(run->mmio.phys_addr), run->mmio.data, run->mmio.len, was, err);
+	if (*was)
+		vcpu_watched(v);
+	return rc;
 }
 
 /* The guest has halted: let vtime jump from deadline to deadline until something interrupts. */

@@ -6,7 +6,12 @@
 #include <string.h>
 
 #define RFLAGS_TF (1u << 8)
+#define RFLAGS_DF (1u << 10)
+#define INSTRUCTION_MAX 15 /* bytes (SDM 2A 2.3.11) */
 #define EFER_LMA (1u << 10)
+/* KVM's emulator begins and counts a REP instruction anew when this many elements are left, or a multiple (emulate.c,
+ * x86_emulate_insn). */
+#define REP_ELEMENTS_MASK 0x3ffu
 /* The 64-bit TSS (SDM 3A, figure 8-11). */
 #define TSS_RSP0 4u
 #define TSS_IST1 36u
@@ -20,6 +25,31 @@ bool vcpu_after_shadow(const struct vcpu *v)
 	    paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rip - 2), b, 2) < 0)
 		return false;
 	return b[1] == 0xfb || (b[0] == 0x8e && (b[1] & 0xf8) == 0xd0);
+}
+
+bool vcpu_in_string_instruction(const struct vcpu *v, unsigned *element)
+{
+	struct kvm_sregs sregs;
+	bool rep = false, narrow = false, wide = false;
+	uint8_t b;
+
+	if (vcpu_get_sregs(v, &sregs, NULL) < 0)
+		return false;
+	for (unsigned i = 0; i < INSTRUCTION_MAX; i++) {
+		if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rip + i), &b, 1) < 0)
+			return false;
+		if (b == 0xf2 || b == 0xf3)
+			rep = true;
+		else if (b == 0x66)
+			narrow = true;
+		else if ((b & 0xf0) == 0x40)
+			wide = b & 8; /* REX.W */
+		else if (b != 0x67 && b != 0x2e && b != 0x36 && b != 0x3e && b != 0x26 && b != 0x64 && b != 0x65)
+			break;
+	}
+	if (element)
+		*element = !(b & 1) ? 1 : wide ? 8 : narrow ? 2 : 4;
+	return rep && ((b >= 0x6c && b <= 0x6f) || (b >= 0xa4 && b <= 0xa7) || (b >= 0xaa && b <= 0xaf));
 }
 
 bool step_handler(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned vector,
@@ -87,6 +117,34 @@ void step_hide_flag(struct vcpu *v, enum step_care what)
 			paging_write(v->mem, &sregs, at, &byte, 1);
 		}
 	}
+}
+
+/* Whether the store was made by one element, not the last, of the REP instruction at RIP: one behind which KVM would not
+ * have begun anew. */
+static bool is_element(const struct vcpu *v)
+{
+	const struct kvm_regs *regs = vcpu_regs(v);
+	struct kvm_sregs sregs;
+	unsigned size;
+	gpa_t last;
+
+	return (regs->rcx & REP_ELEMENTS_MASK) && vcpu_in_string_instruction(v, &size) && vcpu_get_sregs(v, &sregs, NULL) == 0 &&
+	       paging_translate(v->mem, &sregs,
+				GVA(regs->rflags & RFLAGS_DF ? regs->rdi + size : regs->rdi - size), &last) == 0 &&
+	       v->run->mmio.phys_addr >= last.v && v->run->mmio.phys_addr < last.v + size;
+}
+
+void vcpu_watched(struct vcpu *v)
+{
+	struct kvm_sregs sregs;
+	uint64_t count;
+
+	if (!v->caps->emul_clock || !kvm_stat_read(&v->clock, &count) || count == v->watched_count ||
+	    vcpu_get_sregs(v, &sregs, NULL) < 0)
+		return;
+	v->watched_count = count;
+	if (sregs.ss.dpl == 3 || is_element(v))
+		v->uncounted--;
 }
 
 static void note_frame(struct step_frames *f, const struct vcpu *v, uint64_t stack)

@@ -39,7 +39,8 @@ struct vcpu {
 	int fd;
 	struct kvm_stat clock;  /* insn_emulation */
 	struct kvm_stat faults; /* pf_taken: page faults that KVM has resolved from the guest's tables */
-	uint64_t uncounted;    /* instructions made in user space that it does not count */
+	uint64_t uncounted;    /* instructions made in user space that it does not count; less those it counts too often */
+	uint64_t watched_count; /* see vcpu_watched */
 	uint64_t arrivals;     /* see vcpu_progress */
 	struct kvm_run *run;
 	size_t run_size;
@@ -147,6 +148,14 @@ int vcpu_interrupt(struct vcpu *v, uint8_t vector, struct err *err);
 /* Nothing is half-done: no shadow after STI or MOV SS, no event being delivered. */
 int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err);
 
+/* At a string instruction with REP: some elements may be done, and no host can be stopped between the same two again.
+ * *element, if not NULL, receives the bytes of one. */
+bool vcpu_in_string_instruction(const struct vcpu *v, unsigned *element);
+/*
+ * The guest has come out with a store that only a watch makes come out. The instruction clock is to count as if it
+ * had not: user code is not counted otherwise, and a REP instruction not for each element.
+ */
+void vcpu_watched(struct vcpu *v);
 /* The next instruction is an IRET or SYSRET to user mode. */
 bool vcpu_returns_to_user(const struct vcpu *v);
 /* RIP may lie in the shadow of an STI or MOV SS that the host has forgotten: some lose it when they are

@@ -14,13 +14,16 @@
 #include "tests/kvm/recording.h"
 
 #include <inttypes.h>
+#include <limits.h>
 
 /* In RAM that neither loader nor guest uses. */
 #define PAGE_GPA 0x800000ull
 
-static struct recording rec;
+/* A page of the buffers of the guest `strings`, which it fills by string instructions. */
+#define STRINGS_GPA 0x10d000ull
 
 struct model {
+	uint64_t gpa;
 	uint8_t page[PAGE_SIZE];
 	unsigned stores;
 	unsigned wide; /* second halves of what was stored in pieces */
@@ -35,13 +38,13 @@ static int on_store(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint6
 
 	(void)m;
 	(void)err;
-	assert_in_range(gpa.v, PAGE_GPA, PAGE_GPA + PAGE_SIZE - len);
+	assert_in_range(gpa.v, model->gpa, model->gpa + PAGE_SIZE - len);
 	assert_in_range(len, 1, 8);
-	memcpy(&was, model->page + (gpa.v - PAGE_GPA), len);
+	memcpy(&was, model->page + (gpa.v - model->gpa), len);
 	if (was != old)
 		fail_msg("store %u at 0x%" PRIx64 ": 0x%" PRIx64 " was there, not 0x%" PRIx64,
 			 model->stores, gpa.v, was, old);
-	memcpy(model->page + (gpa.v - PAGE_GPA), &now, len);
+	memcpy(model->page + (gpa.v - model->gpa), &now, len);
 	model->wide += len == 8 && gpa.v == model->next;
 	model->next = gpa.v + len;
 	model->stores++;
@@ -50,54 +53,68 @@ static int on_store(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint6
 
 static void on_restart(void *ctx)
 {
-	memset(ctx, 0, sizeof(struct model));
+	struct model *model = ctx;
+
+	*model = (struct model){.gpa = model->gpa};
 }
 
-static void test_every_store(void **state)
+/* Replay the recording with a page watched; all of it must agree, also the instruction count of each landmark. */
+static void replay_watched(const struct recording *rec, struct model *model, bool use_clock)
 {
-	static struct model model;
 	struct replay_options options = {
 		.watched = on_store,
 		.restarted = on_restart,
-		.watched_ctx = &model,
-		.watch = GPA(PAGE_GPA),
+		.watched_ctx = model,
+		.watch = GPA(model->gpa),
 		.watch_len = 8,
 	};
 	const uint8_t *page;
 	struct replay r;
 	struct err err;
+	int rc = replay_open(&r, rec->path, use_clock, &options, NULL, NULL, &err);
 
-	(void)state;
-	open_replay(&r, &rec, &options);
+	assert_ok(rc, err);
 	assert_ok(replay_run(&r, &err), err);
 	assert_int_equal(r.machine->end, END_EXIT);
 	assert_int_equal(r.machine->end_code, 0);
-	page = memory_at(r.machine->mem, GPA(PAGE_GPA), PAGE_SIZE);
+	page = memory_at(r.machine->mem, GPA(model->gpa), PAGE_SIZE);
 	assert_non_null(page);
-	assert_memory_equal(page, model.page, PAGE_SIZE);
-	assert_true(model.stores > 300);
-	assert_true(model.wide > 30);
+	assert_memory_equal(page, model->page, PAGE_SIZE);
 	replay_close(&r);
 }
 
-static int setup(void **state)
+static void test_every_store(void **state)
 {
+	static struct model model = {.gpa = PAGE_GPA};
+	struct recording rec;
+
 	(void)state;
 	record_guest(&rec, "wide", "at=0x800000 n=300", -1);
-	return 0;
+	replay_watched(&rec, &model, true);
+	assert_true(model.stores > 300);
+	assert_true(model.wide > 30);
+	recording_free(&rec);
 }
 
-static int teardown(void **state)
+static void test_string_instructions(void **state)
 {
+	struct model model[2] = {{.gpa = STRINGS_GPA}, {.gpa = STRINGS_GPA}};
+	struct recording rec;
+
 	(void)state;
+	record_guest(&rec, "strings", "", -1);
+	for (unsigned i = 0; i < 2; i++)
+		replay_watched(&rec, &model[i], i == 0);
+	assert_in_range(model[0].stores, PAGE_SIZE, UINT_MAX);
+	assert_int_equal(model[0].stores, model[1].stores);
 	recording_free(&rec);
-	return 0;
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_store)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_store),
+					   cmocka_unit_test(test_string_instructions)};
 	int missing = kvm_missing("test_watch");
 
-	return missing ? missing - 1 : cmocka_run_group_tests(tests, setup, teardown);
+	return missing ? missing - 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }
