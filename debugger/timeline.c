@@ -368,26 +368,37 @@ int timeline_reverse_step(struct timeline *t, uint64_t n, struct err *err)
 
 /* --- stops ----------------------------------------------------------------------------------- */
 
-bool timeline_watches(const struct timeline_stops *s, gpa_t gpa, unsigned len)
+static void note_access(struct timeline *t, const struct timeline_stop *access)
 {
-	return gpa.v < s->watch.v + s->watch_len && gpa.v + len > s->watch.v;
+	if (!t->stops || !stops_see(t->stops, access))
+		return;
+	t->replay.machine->pause = true;
+	/* Of several accesses of one instruction the first is told. */
+	if (!t->watch_hit)
+		t->watched = *access;
+	t->watch_hit = true;
 }
 
 static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
 		      struct err *err)
 {
-	struct timeline *t = ctx;
-	const struct timeline_stops *s = t->stops;
+	const struct timeline_stop access = {
+		.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now};
 
+	(void)m;
 	(void)err;
-	if (!s || !timeline_watches(s, gpa, len) || old == now)
-		return 0;
-	m->pause = true;
-	/* Of several stores of one instruction the first is told. */
-	if (!t->watch_hit)
-		t->watched = (struct timeline_stop){
-			.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now};
-	t->watch_hit = true;
+	note_access(ctx, &access);
+	return 0;
+}
+
+static int on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err)
+{
+	const struct timeline_stop access = {
+		.reason = TIMELINE_WATCH, .load = true, .gpa = gpa, .len = len, .old = value, .now = value};
+
+	(void)m;
+	(void)err;
+	note_access(ctx, &access);
 	return 0;
 }
 
@@ -398,19 +409,17 @@ static int begin_stops(struct timeline *t, const struct timeline_stops *stops, s
 	if (stops->breakpoints.len > BREAKPOINTS_MAX)
 		return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported", BREAKPOINTS_MAX);
 	replayer_set_breakpoints(t->replay.replayer, &stops->breakpoints);
-	return stops->watch_len ? memory_watch(t->replay.machine->mem, stops->watch, stops->watch_len, err) : 0;
+	return stops_arm(stops, t->replay.machine->mem, err);
 }
 
 static int end_stops(struct timeline *t, int rc, struct err *err)
 {
 	const struct breakpoint_set none = {0};
-	int ended = 0;
 
 	replayer_set_breakpoints(t->replay.replayer, &none);
-	if (t->stops->watch_len)
-		ended = memory_unwatch(t->replay.machine->mem, rc < 0 ? NULL : err);
+	rc = stops_disarm(t->stops, t->replay.machine->mem, rc, err);
 	t->stops = NULL;
-	return rc < 0 ? rc : ended;
+	return rc;
 }
 
 int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
@@ -428,24 +437,32 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 	return end_stops(t, rc, err);
 }
 
-/* A position, and by what it is known again: a string store to watched memory is counted otherwise than without the
+/* A position, and by what it is known again: a string access to watched memory is counted otherwise than without the
  * watch, which moves the steps behind it. */
 struct place {
 	struct position position;
 	struct kvm_regs regs;
+	bool in_user; /* where the host cannot stop: no position of its own */
 };
+
+static struct place present(struct timeline *t)
+{
+	return (struct place){.position = timeline_position(t),
+			      .regs = event_regs(&t->replay.machine->vcpu[0]),
+			      .in_user = in_user_mode(t) && !t->replay.machine->caps.step[1]};
+}
 
 static int go_back_to(struct timeline *t, const struct place *place, struct err *err)
 {
 	struct kvm_regs now;
 	int rc = timeline_seek(t, place->position, err);
 
-	if (rc < 0)
+	if (rc < 0 || place->in_user)
 		return rc;
 	now = event_regs(&t->replay.machine->vcpu[0]);
 	if (memcmp(&now, &place->regs, sizeof(now)) != 0)
 		return err_set(err, ENOTSUP,
-			       "the place at boundary %" PRIu64 " is behind a string instruction that wrote to "
+			       "the place at boundary %" PRIu64 " is behind a string instruction that accessed "
 			       "watched memory, and is not found again by its count; watch less memory",
 			       place->position.boundary);
 	return 0;
@@ -464,12 +481,11 @@ static int last_stop(struct timeline *t, struct position limit, struct place *at
 
 		rc = run_until(t, limit, &here, &hit, err);
 		order = position_order(timeline_position(t), limit);
-		/* A store lies before the place where it shows. */
+		/* An access lies before the place where it shows. */
 		if (rc < 0 || !hit || order > 0 || (order == 0 && here.reason != TIMELINE_WATCH))
 			break;
 		*stop = here;
-		at->position = timeline_position(t);
-		at->regs = event_regs(&t->replay.machine->vcpu[0]);
+		*at = present(t);
 		*found = true;
 	}
 	return rc;
@@ -515,10 +531,13 @@ int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *s
 	rc = end_stops(t, rc, err);
 	if (rc == 0)
 		rc = found ? go_back_to(t, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
-	/* The store has just been made there: back to before it. */
-	if (rc == 0 && found && stop->reason == TIMELINE_WATCH)
-		rc = step_back(t, err);
-	return rc;
+	/* The access has just been made there: back to before it. */
+	if (rc < 0 || !found || stop->reason != TIMELINE_WATCH)
+		return rc;
+	if (!at.in_user)
+		return step_back(t, err);
+	stop->user_rip = at.regs.rip;
+	return 0;
 }
 
 /* --- making ---------------------------------------------------------------------------------- */
@@ -537,6 +556,7 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	t->o = *options;
 	t->path = path;
 	ro.watched = on_watched;
+	ro.loaded = on_loaded;
 	ro.watched_ctx = t;
 	rc = replay_open(&t->replay, path, use_clock, &ro, output, output_ctx, err);
 	if (rc < 0) {

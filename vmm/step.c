@@ -94,7 +94,7 @@ static void note_frame(struct step_frames *f, const struct vcpu *v, uint64_t sta
 	struct step_frame *frame = &f->frame[f->n];
 
 	/* SS, RSP, RFLAGS, CS and RIP are pushed below a stack aligned to 16, in this order. */
-	frame->at = GVA((stack & ~15ull) - 40);
+	frame->at = GVA((stack & ~15ull) - 8 * STEP_PUSHED_WORDS);
 	if (paging_read(v->mem, &f->sregs, frame->at, frame->words, sizeof(frame->words)) == 0)
 		f->n++;
 }

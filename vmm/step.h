@@ -24,6 +24,7 @@ bool step_handler(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned 
 void step_hide_flag(struct vcpu *v, enum step_care what);
 
 #define STEP_FRAME_WORDS 3u /* RIP, CS, RFLAGS */
+#define STEP_PUSHED_WORDS 5u /* and RSP, SS; without an error code */
 #define TSS_ISTS 7u
 
 /* Where an exception in a step may push its frame, and what is there before the step. */

@@ -49,10 +49,13 @@ struct vcpu {
 	/* Makes a store on the guest's behalf (assist), so that a watch on memory sees it. Set by the
 	 * machine; NULL: memory is just written. */
 	int (*store)(void *ctx, gpa_t gpa, const void *data, size_t len, struct err *err);
+	/* An assist has loaded [gpa, gpa+len) on the guest's behalf; may be NULL. */
+	void (*loaded)(void *ctx, gpa_t gpa, size_t len);
 	void *store_ctx;
 
 	bool regs_dirty;         /* run->s.regs.regs must go back into KVM */
 	bool completion_pending; /* an I/O, MMIO or MSR access waits for re-entry */
+	bool exit_continues;     /* the last exit was such a one: its instruction is that of the exit before */
 	bool exit_stashed;       /* completing one access gave the next exit (string I/O, split MMIO) */
 	bool sregs_synced;       /* run->s.regs.sregs is current */
 	bool event_queued;       /* an interrupt or exception is to be delivered at the next entry */
