@@ -73,7 +73,7 @@ int branch_begin(struct branches *b, const char *name, struct err *err)
 	m->output = b->output;
 	m->output_ctx = b->output_ctx;
 	/* Where the recording was stopped from outside the guest can go on. */
-	if (replayer_end_is_imposed(m->end))
+	if (machine_end_is_imposed(m->end))
 		m->end = END_NONE;
 	b->begun++;
 	b->ran = b->registers_written = false;

@@ -131,8 +131,9 @@ static void find_commands(struct desk *d)
 static void become_gdb(const struct desk *d, int argc, char **argv)
 {
 	char remote[128], source[PATH_MAX + 16];
-	char *args[64] = {"gdb", "-q", (char *)d->kernel, "-ex", remote};
-	int n = 5;
+	/* The recording is opened meanwhile, which on a busy or nested host takes longer than gdb's two seconds. */
+	char *args[64] = {"gdb", "-q", (char *)d->kernel, "-ex", "set remotetimeout 60", "-ex", remote};
+	int n = 7;
 
 	snprintf(remote, sizeof(remote), "target remote %s", d->socket);
 	if (d->commands[0]) {

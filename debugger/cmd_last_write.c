@@ -160,7 +160,8 @@ static int find_first(struct timeline *t, const struct timeline_stops *stops, st
 
 static int find(const struct options *o, struct timeline *t, struct answer *a, bool first, struct err *err)
 {
-	struct timeline_stops stops = {.watch_len = o->length, .unchanged = true};
+	struct timeline_watch watch = {.len = o->length, .kinds = WATCH_STORES};
+	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
 	int rc;
 
 	fprintf(stderr, "hindsight: replaying to find where 0x%" PRIx64 " lies ...\n", o->address.v);
@@ -170,9 +171,9 @@ static int find(const struct options *o, struct timeline *t, struct answer *a, b
 	if (rc < 0)
 		return rc;
 	fprintf(stderr, "hindsight: replaying %s with 0x%" PRIx64 " watched ...\n", first ? "on" : "backwards", a->gpa.v);
-	stops.watch = a->gpa;
+	watch.gpa = a->gpa;
 	rc = first ? find_first(t, &stops, a, err) : timeline_reverse_continue(t, &stops, &a->stop, err);
-	a->reached = rc == 0;
+	a->reached = rc == 0 && !a->stop.user_rip;
 	/* An answer all the same, if a poorer one. */
 	return rc == -ENOTSUP && a->stop.reason == TIMELINE_WATCH ? 0 : rc;
 }

@@ -8,10 +8,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* Watchpoints of one run must lie this close together in guest RAM: they are one watch of the timeline. */
-#define WATCH_SPAN_MAX 65536u
+/* Pages that all watchpoints together may have. */
+#define WATCHED_PAGES_MAX 4096u
 /* gdb's own frame for a call, and what it passes on the stack. */
 #define SCRATCH_MAX 65536u
 
@@ -175,14 +176,6 @@ static int read_memory(void *ctx, int thread, enum gdb_space space, uint64_t add
 	return rc;
 }
 
-static int check_point(void *ctx, const struct gdb_point *p, struct err *err)
-{
-	(void)ctx;
-	if (p->type == GDB_POINT_READ || p->type == GDB_POINT_ACCESS)
-		return err_set(err, ENOTSUP, "reads cannot be watched; watch for changes with \"watch\"");
-	return 0;
-}
-
 bool gdb_view_interrupted(void *ctx)
 {
 	struct gdb_view *v = ctx;
@@ -210,84 +203,131 @@ static bool wanted(void *ctx, struct timeline *t)
 	return false;
 }
 
-/* Breakpoints and the one watch that covers all watchpoints. addresses: room for BREAKPOINTS_MAX. */
-static int collect_stops(struct gdb_view *v, gva_t *addresses, struct timeline_stops *stops, struct err *err)
+/* What of each watchpoint lies in one page of RAM. */
+struct watched_part {
+	const struct gdb_point *point;
+	uint64_t addr;
+};
+
+struct watches {
+	struct timeline_watch watch[WATCHED_PAGES_MAX];
+	struct watched_part part[WATCHED_PAGES_MAX];
+	size_t n;
+};
+
+static unsigned access_kinds(enum gdb_point_type type)
 {
-	uint64_t low = UINT64_MAX, high = 0;
+	return type == GDB_POINT_READ	  ? WATCH_LOADS
+	       : type == GDB_POINT_ACCESS ? WATCH_LOADS | WATCH_STORES
+					  : WATCH_CHANGES;
+}
+
+static bool shares_page(struct gdb_view *v, const struct kvm_sregs *sregs, uint64_t addr, gpa_t page)
+{
+	gpa_t gpa;
+
+	return locate(v, GDB_LINEAR, sregs, addr, &gpa) == 0 && (gpa.v & PAGE_MASK) == (page.v & PAGE_MASK);
+}
+
+/* Where reads are watched, KVM itself cannot read: it would give the guest faults that never were. */
+static int check_loads(struct gdb_view *v, const struct kvm_sregs *sregs, gpa_t gpa, struct err *err)
+{
+	bool table;
+	int rc = paging_is_table(machine(v)->mem, sregs, gpa, &table);
+
+	if (rc < 0)
+		return err_set(err, -rc, "out of memory for a look at the guest's page tables");
+	if (table || shares_page(v, sregs, sregs->gdt.base, gpa) || shares_page(v, sregs, sregs->idt.base, gpa) ||
+	    shares_page(v, sregs, sregs->tr.base, gpa))
+		return err_set(err, ENOTSUP,
+			       "reads cannot be watched in a page with the guest's %s tables; watch for writes",
+			       table ? "page" : "descriptor");
+	return 0;
+}
+
+static int add_watchpoint(struct gdb_view *v, const struct kvm_sregs *sregs, const struct gdb_point *p, struct watches *w,
+			  struct err *err)
+{
+	for (uint64_t done = 0, part; done < p->len; done += part) {
+		uint64_t at = p->addr + done;
+		gpa_t gpa;
+
+		part = part_of_page(at, p->len - done);
+		if (w->n == WATCHED_PAGES_MAX)
+			return err_set(err, E2BIG, "watchpoints cover more than %u pages", WATCHED_PAGES_MAX);
+		if (locate(v, GDB_LINEAR, sregs, at, &gpa) < 0)
+			return err_set(err, EFAULT, "cannot watch 0x%" PRIx64 ": nothing is mapped there now", at);
+		if (access_kinds(p->type) & WATCH_LOADS) {
+			int rc = check_loads(v, sregs, gpa, err);
+
+			if (rc < 0)
+				return rc;
+		}
+		w->watch[w->n] = (struct timeline_watch){gpa, part, access_kinds(p->type)};
+		w->part[w->n++] = (struct watched_part){p, at};
+	}
+	return 0;
+}
+
+/* addresses: room for BREAKPOINTS_MAX. */
+static int collect_stops(struct gdb_view *v, gva_t *addresses, struct watches *w, struct timeline_stops *stops,
+			 struct err *err)
+{
 	struct kvm_sregs sregs;
 	unsigned n = 0;
 	int rc = vcpu_get_sregs(vcpu(v), &sregs, err);
 
 	for (size_t i = 0; rc == 0 && i < v->resume->points->count; i++) {
 		const struct gdb_point *p = &v->resume->points->list[i];
-		gpa_t gpa;
 
-		if (!gdb_point_is_watch(p)) {
-			if (n && addresses[n - 1].v == p->addr)
-				continue; /* the list is sorted */
-			if (n == BREAKPOINTS_MAX)
-				return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported",
-					       BREAKPOINTS_MAX);
-			addresses[n++] = GVA(p->addr);
-		} else if (paging_translate(machine(v)->mem, &sregs, GVA(p->addr), &gpa) < 0) {
-			return err_set(err, EFAULT, "cannot watch 0x%" PRIx64 ": nothing is mapped there now", p->addr);
-		} else {
-			low = gpa.v < low ? gpa.v : low;
-			high = gpa.v + p->len > high ? gpa.v + p->len : high;
+		if (gdb_point_is_watch(p)) {
+			rc = add_watchpoint(v, &sregs, p, w, err);
+			continue;
 		}
-	}
-	if (rc == 0 && low < high) {
-		if (high - low > WATCH_SPAN_MAX)
-			return err_set(err, ENOTSUP,
-				       "watchpoints must lie within 64 KiB of guest RAM; delete some of them");
-		stops->watch = GPA(low);
-		stops->watch_len = high - low;
+		if (n && addresses[n - 1].v == p->addr)
+			continue; /* the list is sorted */
+		if (n == BREAKPOINTS_MAX)
+			return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported",
+				       BREAKPOINTS_MAX);
+		addresses[n++] = GVA(p->addr);
 	}
 	stops->breakpoints = (struct breakpoint_set){addresses, n};
+	stops->watches = w->watch;
+	stops->n_watches = w->n;
 	return rc;
 }
 
-/* A store that the timeline stopped at: which watchpoints has it changed a byte of? */
-static void report_watch(struct gdb_view *v, const struct timeline_stop *hit, struct gdb_stop *stop)
+/* Which watchpoints has the access that the run stopped at hit? */
+static void report_watch(const struct watches *w, const struct timeline_stop *hit, struct gdb_stop *stop)
 {
-	struct kvm_sregs sregs;
+	for (size_t i = 0; i < w->n && stop->n_watches < GDB_WATCH_HITS_MAX; i++) {
+		gpa_t byte;
 
-	if (vcpu_get_sregs(vcpu(v), &sregs, NULL) < 0)
-		return;
-	for (size_t i = 0; i < v->resume->points->count && stop->n_watches < GDB_WATCH_HITS_MAX; i++) {
-		const struct gdb_point *p = &v->resume->points->list[i];
-		gpa_t gpa;
-
-		if (!gdb_point_is_watch(p) || paging_translate(machine(v)->mem, &sregs, GVA(p->addr), &gpa) < 0)
+		if (!stops_watch_sees(&w->watch[i], hit, &byte))
 			continue;
-		for (unsigned b = 0; b < hit->len; b++) {
-			uint64_t at = hit->gpa.v + b;
-
-			if (at < gpa.v || at >= gpa.v + p->len || !((hit->old ^ hit->now) >> (8 * b) & 0xff))
-				continue;
-			stop->watches[stop->n_watches].type = p->type;
-			stop->watches[stop->n_watches++].addr = p->addr + (at - gpa.v);
-			break;
-		}
+		stop->watches[stop->n_watches].type = w->part[i].point->type;
+		stop->watches[stop->n_watches++].addr = w->part[i].addr + (byte.v - w->watch[i].gpa.v);
 	}
 }
 
-static void report_stop(struct gdb_view *v, const struct timeline_stop *hit, struct gdb_stop *stop)
+/* All that holds: where a watchpoint is hit there can be a breakpoint as well. */
+static void report_stop(struct gdb_view *v, const struct watches *w, const struct timeline_stop *hit,
+			struct gdb_stop *stop)
 {
-	switch (hit->reason) {
-	case TIMELINE_BREAKPOINT:
+	stop->history_begin = hit->reason == TIMELINE_BEGIN;
+	stop->history_end = hit->reason == TIMELINE_END;
+	if (hit->reason == TIMELINE_WATCH) {
+		report_watch(w, hit, stop);
+		v->hit = NULL;
+	}
+	if (hit->reason == TIMELINE_WATCH && hit->user_rip)
+		gdb_session_print(v->session,
+				  "User code made the access before 0x%" PRIx64
+				  "; this host cannot stop there, so this is where that code was entered\n",
+				  hit->user_rip);
+	if (hit->reason == TIMELINE_BREAKPOINT || (hit->reason == TIMELINE_WATCH && wanted(v, NULL))) {
 		stop->hard = v->hit && v->hit->type == GDB_POINT_HARD;
 		stop->soft = !stop->hard;
-		break;
-	case TIMELINE_WATCH:
-		report_watch(v, hit, stop);
-		break;
-	case TIMELINE_BEGIN:
-		stop->history_begin = true;
-		break;
-	case TIMELINE_END:
-		stop->history_end = true;
-		break;
 	}
 }
 
@@ -300,24 +340,25 @@ static int run_once(struct gdb_view *v, const struct timeline_stops *stops, stru
 				  : timeline_continue(v->timeline, stops, hit, err);
 }
 
-/* Continue until a stop that gdb asked for; a store beside the watchpoints, or one that changes none of their bytes, is none. */
+/* Continue until a stop that gdb asked for. */
 static int run_on(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
 {
 	gva_t addresses[BREAKPOINTS_MAX];
 	struct timeline_stops stops = {.wanted = wanted, .ctx = v, .here = true};
+	struct watches *w = malloc(sizeof(*w));
 	struct timeline_stop hit;
-	int rc = collect_stops(v, addresses, &stops, err);
+	int rc;
 
-	while (rc == 0) {
-		v->hit = NULL;
+	if (!w)
+		return err_set(err, ENOMEM, "out of memory for watchpoints");
+	w->n = 0;
+	v->hit = NULL;
+	rc = collect_stops(v, addresses, w, &stops, err);
+	if (rc == 0)
 		rc = run_once(v, &stops, &hit, err);
-		if (rc < 0)
-			break;
-		report_stop(v, &hit, stop);
-		if (hit.reason != TIMELINE_WATCH || stop->n_watches)
-			break;
-		stops.here = false;
-	}
+	if (rc == 0)
+		report_stop(v, w, &hit, stop);
+	free(w);
 	return rc;
 }
 
@@ -455,7 +496,6 @@ void gdb_view_init(struct gdb_view *v, struct timeline *t)
 		.write_registers = write_registers,
 		.read_memory = read_memory,
 		.write_memory = write_memory,
-		.check_point = check_point,
 		.resume = resume,
 		.restart = restart,
 		.monitor = monitor,

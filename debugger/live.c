@@ -28,11 +28,20 @@ struct live {
 	uint64_t next_look; /* host_ns */
 };
 
+/* Is the guest no longer where the run began? */
+static bool has_moved(const struct live *l)
+{
+	return memcmp(vcpu_regs(&l->m->vcpu[0]), &l->began, sizeof(l->began)) != 0;
+}
+
 static int look_for_breakpoint(struct live *l, struct err *err)
 {
 	struct vcpu *v = &l->m->vcpu[0];
 	int rc = vcpu_complete(v, err);
 
+	/* A watched store moves the guest without a stop. */
+	if (rc == 0 && has_moved(l))
+		l->over = false;
 	if (rc == 0 && !l->over && breakpoint_set_has(&l->stops->breakpoints, vcpu_regs(v)->rip))
 		l->at_breakpoint = l->m->pause = true;
 	return rc;
@@ -52,9 +61,10 @@ static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struc
 	}
 	if (!l->stops->breakpoints.len)
 		return 0;
+	rc = look_for_breakpoint(l, err);
 	req->set = &l->stops->breakpoints;
 	req->over = l->over;
-	return look_for_breakpoint(l, err);
+	return rc;
 }
 
 static void look_for_interrupt(struct live *l)
@@ -72,7 +82,7 @@ static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct 
 {
 	struct live *l = ctx;
 
-	if (stop != VCPU_KICK || memcmp(vcpu_regs(&m->vcpu[0]), &l->began, sizeof(l->began)) != 0)
+	if (stop != VCPU_KICK || has_moved(l))
 		l->over = false;
 	if (stop == VCPU_KICK)
 		look_for_interrupt(l);
@@ -98,20 +108,37 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 	return l->inner->halted(l->inner_ctx, m, deadline, err);
 }
 
+static void note_access(struct live *l, const struct timeline_stop *access)
+{
+	if (!l->stops || !stops_see(l->stops, access))
+		return;
+	l->m->pause = true;
+	/* Of several accesses of one instruction the first is told. */
+	if (!l->watch_hit)
+		l->watched = *access;
+	l->watch_hit = true;
+}
+
 static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
 		      struct err *err)
 {
-	struct live *l = ctx;
+	const struct timeline_stop access = {
+		.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now};
 
+	(void)m;
 	(void)err;
-	if (!l->stops || !timeline_watches(l->stops, gpa, len) || old == now)
-		return 0;
-	m->pause = true;
-	/* Of several stores of one instruction the first is told. */
-	if (!l->watch_hit)
-		l->watched = (struct timeline_stop){
-			.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now};
-	l->watch_hit = true;
+	note_access(ctx, &access);
+	return 0;
+}
+
+static int on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err)
+{
+	const struct timeline_stop access = {
+		.reason = TIMELINE_WATCH, .load = true, .gpa = gpa, .len = len, .old = value, .now = value};
+
+	(void)m;
+	(void)err;
+	note_access(ctx, &access);
 	return 0;
 }
 
@@ -121,6 +148,7 @@ static const struct nondet_ops live_ops = {
 	.boundary = on_boundary,
 	.halted = on_halted,
 	.watched = on_watched,
+	.loaded = on_loaded,
 };
 
 /* Until something stops it. */
@@ -158,8 +186,7 @@ int live_step(struct live *l, struct timeline_stop *stop, struct err *err)
 int live_continue(struct live *l, const struct timeline_stops *stops, struct timeline_stop *stop, struct err *err)
 {
 	struct memory *mem = l->m->mem;
-	int rc = stops->watch_len ? memory_watch(mem, stops->watch, stops->watch_len, err) : 0;
-	int ended;
+	int rc = stops_arm(stops, mem, err);
 
 	if (rc < 0)
 		return rc;
@@ -171,8 +198,7 @@ int live_continue(struct live *l, const struct timeline_stops *stops, struct tim
 	} while (rc == 0 && stop->reason == TIMELINE_BREAKPOINT && stops->wanted &&
 		 !stops->wanted(stops->ctx, NULL));
 	l->stops = NULL;
-	ended = stops->watch_len ? memory_unwatch(mem, rc < 0 ? NULL : err) : 0;
-	return rc < 0 ? rc : ended;
+	return stops_disarm(stops, mem, rc, err);
 }
 
 int live_open(struct live **out, struct machine *m, const struct live_options *o, struct err *err)

@@ -27,7 +27,6 @@ void live_close(struct live *l);
  * request. A step into code that cannot be stepped ends where the guest is back in its kernel.
  */
 int live_step(struct live *l, struct timeline_stop *stop, struct err *err);
-/* stops->wanted is called with t NULL. */
 int live_continue(struct live *l, const struct timeline_stops *stops, struct timeline_stop *stop, struct err *err);
 
 #endif

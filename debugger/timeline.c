@@ -425,28 +425,38 @@ int timeline_reverse_step(struct timeline *t, uint64_t n, struct err *err)
 
 /* --- stops ----------------------------------------------------------------------------------- */
 
-bool timeline_watches(const struct timeline_stops *s, gpa_t gpa, unsigned len)
+static void note_access(struct timeline *t, const struct timeline_stop *access)
 {
-	return gpa.v < s->watch.v + s->watch_len && gpa.v + len > s->watch.v;
+	if (!t->stops || !stops_see(t->stops, access))
+		return;
+	t->replay.machine->pause = true;
+	/* Of several accesses of one instruction the first is told. */
+	if (!t->watch_hit)
+		t->watched = *access;
+	t->watch_hit = true;
 }
 
 static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
 		      struct err *err)
 {
-	struct timeline *t = ctx;
-	const struct timeline_stops *s = t->stops;
+	const struct timeline_stop access = {
+		.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now,
+		.device = !m->dma ? NULL : m->accessed ? m->accessed->ops->name : "a device",
+		.input = m->dma && !m->accessed, .rip = vcpu_regs(&m->vcpu[0])->rip};
 
 	(void)err;
-	if (!s || !timeline_watches(s, gpa, len) || (old == now && !s->unchanged))
-		return 0;
-	m->pause = true;
-	/* Of several stores of one instruction the first is told. */
-	if (!t->watch_hit)
-		t->watched = (struct timeline_stop){
-			.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now,
-			.device = !m->dma ? NULL : m->accessed ? m->accessed->ops->name : "a device",
-			.input = m->dma && !m->accessed, .rip = vcpu_regs(&m->vcpu[0])->rip};
-	t->watch_hit = true;
+	note_access(ctx, &access);
+	return 0;
+}
+
+static int on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err)
+{
+	const struct timeline_stop access = {
+		.reason = TIMELINE_WATCH, .load = true, .gpa = gpa, .len = len, .old = value, .now = value};
+
+	(void)m;
+	(void)err;
+	note_access(ctx, &access);
 	return 0;
 }
 
@@ -457,19 +467,17 @@ static int begin_stops(struct timeline *t, const struct timeline_stops *stops, s
 	if (stops->breakpoints.len > BREAKPOINTS_MAX)
 		return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported", BREAKPOINTS_MAX);
 	replayer_set_breakpoints(t->replay.replayer, &stops->breakpoints);
-	return stops->watch_len ? memory_watch(t->replay.machine->mem, stops->watch, stops->watch_len, err) : 0;
+	return stops_arm(stops, t->replay.machine->mem, err);
 }
 
 static int end_stops(struct timeline *t, int rc, struct err *err)
 {
 	const struct breakpoint_set none = {0};
-	int ended = 0;
 
 	replayer_set_breakpoints(t->replay.replayer, &none);
-	if (t->stops->watch_len)
-		ended = memory_unwatch(t->replay.machine->mem, rc < 0 ? NULL : err);
+	rc = stops_disarm(t->stops, t->replay.machine->mem, rc, err);
 	t->stops = NULL;
-	return rc < 0 ? rc : ended;
+	return rc;
 }
 
 int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
@@ -502,7 +510,7 @@ static int last_stop(struct timeline *t, struct position limit, struct timeline_
 
 		rc = run_until(t, limit, &here, &hit, err);
 		order = position_order(timeline_position(t), limit);
-		/* A store lies before the place where it shows. */
+		/* An access lies before the place where it shows. */
 		if (rc < 0 || !hit || order > 0 || (order == 0 && here.reason != TIMELINE_WATCH))
 			break;
 		*stop = here;
@@ -512,6 +520,7 @@ static int last_stop(struct timeline *t, struct position limit, struct timeline_
 		at->nth = position_order(from, at->from) == 0 && *found ? at->nth + 1 : 1;
 		at->from = from;
 		at->regs = event_regs(&t->replay.machine->vcpu[0]);
+		at->in_user = in_user_mode(t) && !t->replay.machine->caps.step[1];
 		*found = true;
 	}
 	return rc;
@@ -557,10 +566,13 @@ int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *s
 	rc = end_stops(t, rc, err);
 	if (rc == 0)
 		rc = found ? timeline_find_place(t, stops, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
-	/* The store has just been made there: back to before it. */
-	if (rc == 0 && found && stop->reason == TIMELINE_WATCH)
-		rc = step_back(t, err);
-	return rc;
+	/* The access has just been made there: back to before it. */
+	if (rc < 0 || !found || stop->reason != TIMELINE_WATCH)
+		return rc;
+	if (!at.in_user)
+		return step_back(t, err);
+	stop->user_rip = at.regs.rip;
+	return 0;
 }
 
 /* --- making ---------------------------------------------------------------------------------- */
@@ -579,6 +591,7 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	t->o = *options;
 	t->path = path;
 	ro.watched = on_watched;
+	ro.loaded = on_loaded;
 	ro.watched_ctx = t;
 	ro.disk = options->disk;
 	rc = replay_open(&t->replay, path, use_clock, &ro, output, output_ctx, err);

@@ -7,6 +7,7 @@
 #ifndef DEBUGGER_TIMELINE_H
 #define DEBUGGER_TIMELINE_H
 
+#include "debugger/stops.h"
 #include "replay/replay.h"
 #include "snapshot/snapshot.h"
 
@@ -64,41 +65,6 @@ int timeline_step(struct timeline *t, uint64_t n, struct err *err);
 /* n instructions back, or to the start. */
 int timeline_reverse_step(struct timeline *t, uint64_t n, struct err *err);
 
-/* What to stop at while going forward or back. */
-struct timeline_stops {
-	struct breakpoint_set breakpoints;
-	bool here; /* going forward, the present place counts as well */
-	/* Asked at each hit, with the machine standing there; false: it does not count. May be NULL. */
-	bool (*wanted)(void *ctx, struct timeline *t);
-	void *ctx;
-	/* Stores to [watch, watch+watch_len) that change it; 0: none. */
-	gpa_t watch;
-	uint64_t watch_len;
-	bool unchanged; /* also those that change nothing */
-};
-
-/* Does any of these bytes lie in watched memory? */
-bool timeline_watches(const struct timeline_stops *stops, gpa_t gpa, unsigned len);
-
-enum timeline_reason {
-	TIMELINE_BREAKPOINT,
-	TIMELINE_WATCH, /* forward: the store is made; back: it is about to be */
-	TIMELINE_BEGIN, /* of the trace */
-	TIMELINE_END,
-};
-
-struct timeline_stop {
-	enum timeline_reason reason;
-	struct position at; /* where it shows: a store, behind it */
-	/* TIMELINE_WATCH: the store. */
-	gpa_t gpa;
-	unsigned len;
-	uint64_t old, now;
-	const char *device; /* whose DMA it was; NULL: an instruction's store */
-	uint64_t rip;       /* behind the instruction, or of it */
-	bool input;         /* the DMA of what came from outside: no instruction asked for it */
-};
-
 /* Run to the next stop. -EINTR: stopped on request, at a position in between. */
 int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
 		      struct err *err);
@@ -110,6 +76,7 @@ int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *s
 struct timeline_place {
 	struct position position; /* steps: 0 where they are not known, and not those without the stops */
 	struct kvm_regs regs;
+	bool in_user;             /* in user code where the host cannot stop: no position of its own */
 	struct position from;
 	unsigned nth;             /* stop on the way from there */
 };

@@ -67,7 +67,7 @@ int timeline_find_place(struct timeline *t, const struct timeline_stops *stops, 
 	bool here = false;
 	int rc = timeline_seek(t, place->position, err);
 
-	if (rc < 0 || has_regs(t, place))
+	if (rc < 0 || place->in_user || has_regs(t, place))
 		return rc;
 	rc = see_place(t, stops, place, &digest, err);
 	if (rc == 0)

@@ -196,17 +196,12 @@ static bool next_is(const struct replayer *r, enum event_type type)
 	return r->have_next && r->next.type == type && r->next.boundary == r->m->boundary;
 }
 
-/* Ends that came from outside happen here because the trace says so; the others come by themselves. */
-bool replayer_end_is_imposed(enum machine_end end)
-{
-	return end == END_LIMIT || end == END_UNTIL || end == END_INTERRUPTED || end == END_OF_TRACE;
-}
-
+/* Ends that came from outside happen because the trace says so; the others come by themselves. */
 static void impose_end(struct replayer *r)
 {
 	if (!r->have_next)
 		machine_end(r->m, END_OF_TRACE, 0);
-	else if (next_is(r, EVENT_END) && replayer_end_is_imposed(r->next.end.end) &&
+	else if (next_is(r, EVENT_END) && machine_end_is_imposed(r->next.end.end) &&
 		 r->next.end.vtime == r->m->vtime)
 		machine_end(r->m, r->next.end.end, r->next.end.code);
 }
@@ -382,12 +377,23 @@ static void plan_target(struct replayer *r, struct machine *m, struct vcpu_reque
 		*wait = landmark;
 }
 
+/* Is the guest no longer where the run began? */
+static bool has_moved(const struct replayer *r)
+{
+	const struct vcpu *v = &r->m->vcpu[0];
+
+	return memcmp(vcpu_regs(v), &r->began, sizeof(r->began)) != 0 || vcpu_progress(v) != r->began_progress;
+}
+
 /* Is the guest about to execute an instruction with a breakpoint? However it came here: by one, by a step, over a boundary. */
 static int look_for_breakpoint(struct replayer *r, struct machine *m, struct err *err)
 {
 	const struct kvm_regs *regs = vcpu_regs(&m->vcpu[0]);
 	int rc = vcpu_complete(&m->vcpu[0], err);
 
+	/* A watched store moves the guest without a stop. */
+	if (rc == 0 && has_moved(r))
+		r->over = false;
 	if (rc < 0 || r->over)
 		return rc;
 	for (unsigned i = 0; i < r->breakpoints.len; i++)
@@ -463,8 +469,7 @@ static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct 
 
 	if (r->o.interrupted && *r->o.interrupted)
 		machine_end(m, END_INTERRUPTED, 0);
-	if (stop != VCPU_KICK || memcmp(vcpu_regs(&m->vcpu[0]), &r->began, sizeof(r->began)) != 0 ||
-	    vcpu_progress(&m->vcpu[0]) != r->began_progress)
+	if (stop != VCPU_KICK || has_moved(r))
 		r->over = false;
 	if (r->o.slice && stop == VCPU_KICK && host_ns() >= r->slice_end)
 		m->pause = true;
@@ -484,12 +489,20 @@ static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uin
 	return r->o.watched ? r->o.watched(r->o.watched_ctx, m, gpa, len, old, now, err) : 0;
 }
 
+static int on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err)
+{
+	struct replayer *r = ctx;
+
+	return r->o.loaded ? r->o.loaded(r->o.watched_ctx, m, gpa, len, value, err) : 0;
+}
+
 static const struct nondet_ops replayer_ops = {
 	.plan = on_plan,
 	.stopped = on_stopped,
 	.boundary = on_boundary,
 	.halted = on_halted,
 	.watched = on_watched,
+	.loaded = on_loaded,
 };
 
 int replayer_create(struct replayer **out, struct machine *m, struct replay_file *f,

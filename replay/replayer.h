@@ -86,6 +86,8 @@ struct replay_options {
 	/* Called for stores to watched memory; see nondet_ops.watched. May be NULL. */
 	int (*watched)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,
 		       uint64_t now, struct err *err);
+	/* Likewise for nondet_ops.loaded; watched_ctx is its ctx as well. */
+	int (*loaded)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err);
 	/* The replay begins again: stores reported so far will be reported once more. May be NULL. */
 	void (*restarted)(void *watched_ctx);
 	void *watched_ctx;
@@ -116,8 +118,6 @@ int replayer_run(struct replayer *r, struct err *err);
 void replayer_set_breakpoints(struct replayer *r, const struct breakpoint_set *set);
 /* For the next replayer_run the place where it begins counts as well. */
 void replayer_count_here(struct replayer *r);
-/* The guest could have gone on: it was stopped from outside. */
-bool replayer_end_is_imposed(enum machine_end end);
 /* The last replayer_run paused at a breakpoint. */
 bool replayer_hit_breakpoint(const struct replayer *r);
 /* Where to pause next time; must lie ahead. */

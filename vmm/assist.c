@@ -213,9 +213,12 @@ int assist_load(struct assist *a, const ZydisDecodedOperand *op, void *out, size
 	struct span span;
 	int ret = resolve(a, op, size, alignment, false, &span);
 
-	if (!ret)
-		read_span(a, &span, out);
-	return ret;
+	if (ret)
+		return ret;
+	read_span(a, &span, out);
+	for (unsigned i = 0; a->v->loaded && i < ARRAY_SIZE(span.len) && span.len[i]; i++)
+		a->v->loaded(a->v->store_ctx, span.gpa[i], span.len[i]);
+	return 0;
 }
 
 int assist_load_system(struct assist *a, gva_t gva, void *out, size_t size)

@@ -3,6 +3,7 @@
 
 #include "vmm/cpuid.h"
 #include "vmm/paging.h"
+#include "vmm/watched.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -128,44 +129,12 @@ static int load(struct machine *m, const struct guest_image *image, struct err *
 	return 0;
 }
 
-/* If the memory is watched, make the store and report it. len: at most 8. */
-static int watched_store(struct machine *m, gpa_t gpa, const void *data, unsigned len, bool *was, struct err *err)
-{
-	uint64_t old = 0, now = 0;
-
-	*was = memory_watched_store(m->mem, gpa, data, len, &old);
-	if (!*was || !m->nondet->watched)
-		return 0;
-	memcpy(&now, data, len);
-	return m->nondet->watched(m->nondet_ctx, m, gpa, len, old, now, err);
-}
-
-/* struct vcpu.store. Reported in pieces of the size in which KVM lets them out. */
-static int store_for_guest(void *ctx, gpa_t gpa, const void *data, size_t len, struct err *err)
-{
-	struct machine *m = ctx;
-	const uint8_t *from = data;
-	int rc = 0;
-
-	for (size_t done = 0, n; rc == 0 && done < len; done += n) {
-		gpa_t at = GPA(gpa.v + done);
-		bool watched;
-
-		n = len - done < 8 ? len - done : 8;
-		rc = watched_store(m, at, from + done, (unsigned)n, &watched, err);
-		if (rc == 0 && !watched && memory_write(m->mem, at, from + done, n))
-			rc = err_set(err, EFAULT, "a store to 0x%" PRIx64 ", which is not RAM", at.v);
-	}
-	return rc;
-}
-
 static int create_vcpu(struct machine *m, struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
 	int rc = vcpu_create(v, m->kvm_fd, m->vm_fd, &m->caps, m->mem, m->config.xfeatures, err);
 
-	v->store = store_for_guest;
-	v->store_ctx = m;
+	watched_attach(m);
 	return rc;
 }
 
@@ -269,6 +238,11 @@ const char *machine_end_name(enum machine_end end)
 	};
 
 	return end < END_COUNT ? names[end] : "unknown";
+}
+
+bool machine_end_is_imposed(enum machine_end end)
+{
+	return end == END_LIMIT || end == END_UNTIL || end == END_INTERRUPTED || end == END_OF_TRACE;
 }
 
 void machine_pass_time(struct machine *m, uint64_t advance)
@@ -522,21 +496,6 @@ static void boundary_msr(struct machine *m, struct vcpu *v)
 	note_history(m, (uint64_t)run->msr.index << 8 | write, run->msr.error ? 0 : run->msr.data);
 }
 
-/* A store to watched memory: not a boundary, the guest would have gone on. */
-static int try_watched(struct machine *m, struct vcpu *v, bool *was, struct err *err)
-{
-	struct kvm_run *run = v->run;
-	int rc;
-
-	*was = false;
-	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write || run->mmio.len > 8)
-		return 0;
-	rc = watched_store(m, GPA(run->mmio.phys_addr), run->mmio.data, run->mmio.len, was, err);
-	if (*was)
-		vcpu_watched(v);
-	return rc;
-}
-
 /* The guest has halted: let vtime jump from deadline to deadline until something interrupts. */
 static int halt(struct machine *m, struct err *err)
 {
@@ -633,26 +592,13 @@ static int deliver(struct machine *m, struct vcpu *v, struct vcpu_request *req, 
 	return 0;
 }
 
-/* A watched store has been made, and to the guest its instruction is over: what was asked for may have come true.
- * Sets *stop and returns true if so. */
-static bool stopped_by_store(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *stop)
-{
-	if (req->step)
-		*stop = VCPU_STEP;
-	else if (req->has_breakpoint && vcpu_regs(v)->rip == req->breakpoint.v)
-		*stop = VCPU_BREAK;
-	else
-		return false;
-	return !v->exit_stashed;
-}
-
 static int handle_stop(struct machine *m, struct vcpu *v, const struct vcpu_request *req,
 		       enum vcpu_stop stop, struct err *err)
 {
 	m->between = true;
 	if (stop == VCPU_BOUNDARY) {
 		bool watched;
-		int rc = try_watched(m, v, &watched, err);
+		int rc = watched_try(m, &watched, err);
 
 		if (rc == 0 && !watched) {
 			m->between = false;
@@ -660,7 +606,7 @@ static int handle_stop(struct machine *m, struct vcpu *v, const struct vcpu_requ
 		}
 		if (rc == 0)
 			rc = vcpu_complete(v, err);
-		if (rc < 0 || !stopped_by_store(v, req, &stop))
+		if (rc < 0 || !watched_stops(v, req, &stop))
 			return rc;
 	}
 	return m->nondet->stopped(m->nondet_ctx, m, stop, err);
@@ -676,6 +622,7 @@ int machine_run(struct machine *m, struct err *err)
 	m->started = true;
 	while (rc == 0 && !m->end && !machine_paused(m)) {
 		struct vcpu_request req = {0};
+		struct watched_delivery delivery;
 		enum vcpu_stop stop;
 
 		rc = deliver(m, v, &req, err);
@@ -686,7 +633,10 @@ int machine_run(struct machine *m, struct err *err)
 		/* The plan itself raised an interrupt, by landing: deliver it first. */
 		if (pic_pending(&m->pic) && !req.step && !req.window)
 			continue;
-		rc = vcpu_run(v, &req, &stop, err);
+		rc = watched_deliver(m, &req, &delivery, err);
+		if (rc == 0)
+			rc = vcpu_run(v, &req, &stop, err);
+		rc = watched_delivered(m, &delivery, rc, err);
 		if (rc < 0)
 			break;
 		m->irq_steps += req.step && pic_pending(&m->pic);

@@ -91,6 +91,8 @@ struct nondet_ops {
 	 * NULL. */
 	int (*watched)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old,
 		       uint64_t now, struct err *err);
+	/* A load of the guest from memory whose loads are watched. May be NULL. */
+	int (*loaded)(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err);
 };
 
 struct device {
@@ -155,8 +157,8 @@ struct machine {
 	bool pause; /* machine_run returns before the next entry; the caller clears it */
 	const struct device *accessed; /* by the guest at this boundary; else NULL */
 	bool dma;                      /* nondet_ops.watched is told of a device's write */
-	int watched_rc;                /* what it returned then, if that was an error ... */
-	struct err watched_err;        /* ... and why: devices cannot fail, machine_run can */
+	int watched_rc;                /* what it (or `loaded`) returned then, if that was an error ... */
+	struct err watched_err;        /* ... and why: devices and assists cannot fail, machine_run can */
 
 	uint64_t faults_forgotten; /* vcpu.faults when KVM last forgot the guest's page tables */
 
@@ -191,6 +193,8 @@ int machine_run(struct machine *m, struct err *err);
 /* End the run here; the first reason wins. */
 void machine_end(struct machine *m, enum machine_end end, uint32_t code);
 const char *machine_end_name(enum machine_end end);
+/* It came from outside: the guest could have gone on. */
+bool machine_end_is_imposed(enum machine_end end);
 
 /* Let vtime pass outside a boundary: at a landmark, where `advance` ns are due. */
 void machine_land(struct machine *m, uint64_t advance);

@@ -13,8 +13,8 @@
 #include <xxhash.h>
 
 #define REGIONS_MAX 2
-/* A watch splits the region it lies in into up to three KVM slots. */
-#define SLOTS_MAX (REGIONS_MAX + 2)
+/* A run of watched pages splits the KVM slot it lies in into up to three. */
+#define SLOTS_MAX (REGIONS_MAX + 2 * MEMORY_WATCHES_MAX)
 #define HIGH_BASE (4ull << 30)
 
 /* RAM as the guest sees it: contiguous, one mapping. */
@@ -31,6 +31,12 @@ struct slot {
 	bool readonly;
 };
 
+/* Watched pages. */
+struct watched {
+	uint64_t gpa, end;
+	bool loads;
+};
+
 struct memory {
 	int vm_fd;
 	bool track_dirty;
@@ -40,9 +46,10 @@ struct memory {
 	struct slot slot[SLOTS_MAX];
 	unsigned slots;
 
-	/* Watched pages, [watch, watch + watch_size); size 0: none. */
-	uint64_t watch;
-	uint64_t watch_size;
+	/* In order, each in one region, none overlapping. */
+	struct watched watched[MEMORY_WATCHES_MAX];
+	unsigned watches;
+	bool lifted;
 
 	/* One bit a page. Bits go from `log` to `written` to `ever` and every consumer, and are cleared only
 	 * when they have arrived there, so that a failure on the way loses none. */
@@ -134,15 +141,20 @@ static int slots_apply(struct memory *mem, struct err *err)
 	mem->slots = 0;
 	for (unsigned i = 0; i < mem->regions; i++) {
 		const struct region *r = &mem->region[i];
-		uint64_t end = r->gpa + r->size;
+		uint64_t at = r->gpa, end = r->gpa + r->size;
 
-		if (mem->watch_size && find_region(mem, mem->watch, mem->watch_size) == r) {
-			slot_add(mem, r->gpa, mem->watch, false);
-			slot_add(mem, mem->watch, mem->watch + mem->watch_size, true);
-			slot_add(mem, mem->watch + mem->watch_size, end, false);
-		} else {
-			slot_add(mem, r->gpa, end, false);
+		for (unsigned n = 0; n < mem->watches && !mem->lifted; n++) {
+			const struct watched *w = &mem->watched[n];
+
+			if (find_region(mem, w->gpa, w->end - w->gpa) != r)
+				continue;
+			slot_add(mem, at, w->gpa, false);
+			/* Where there is no slot, loads come out too. */
+			if (!w->loads)
+				slot_add(mem, w->gpa, w->end, true);
+			at = w->end;
 		}
+		slot_add(mem, at, end, false);
 	}
 	for (unsigned i = 0; i < mem->slots; i++) {
 		rc = slot_set(mem, i, &mem->slot[i], mem->slot[i].size, err);
@@ -469,57 +481,140 @@ bool memory_first_difference(const struct memory *a, const struct memory *b, gpa
 	return false;
 }
 
+static int watched_order(const void *a, const void *b)
+{
+	const struct watched *x = a, *y = b;
+
+	return x->gpa < y->gpa ? -1 : x->gpa > y->gpa;
+}
+
+/* The pages of each, sorted, and joined where they overlap or are alike side by side. */
+static unsigned join(struct watched *list, size_t n)
+{
+	unsigned out = 0;
+
+	qsort(list, n, sizeof(*list), watched_order);
+	for (size_t i = 0; i < n; i++) {
+		struct watched *last = out ? &list[out - 1] : NULL;
+
+		if (last && (list[i].gpa < last->end ||
+			     (list[i].gpa == last->end && list[i].loads == last->loads && last->end != HIGH_BASE))) {
+			last->end = list[i].end > last->end ? list[i].end : last->end;
+			last->loads |= list[i].loads;
+		} else {
+			list[out++] = list[i];
+		}
+	}
+	return out;
+}
+
+/* Before slots are deleted: their dirty logs go with them. */
+static int apply_watches(struct memory *mem, struct err *err)
+{
+	int rc = mem->track_dirty ? collect_dirty(mem, err) : 0;
+
+	return rc < 0 ? rc : slots_apply(mem, err);
+}
+
+int memory_watch_all(struct memory *mem, const struct memory_watch *watches, size_t n, struct err *err)
+{
+	struct watched *list = calloc(n + 1, sizeof(*list));
+	unsigned count;
+	int rc = list ? 0 : err_set(err, ENOMEM, "out of memory for watches");
+
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		uint64_t gpa = watches[i].gpa.v, len = watches[i].len;
+
+		list[i] = (struct watched){gpa & PAGE_MASK, (gpa + len + PAGE_SIZE - 1) & PAGE_MASK, watches[i].loads};
+		if (!len || gpa + len < gpa || !find_region(mem, list[i].gpa, list[i].end - list[i].gpa))
+			rc = err_set(err, EFAULT,
+				     "0x%" PRIx64 " is not in guest RAM; give an address that the guest can write",
+				     gpa);
+	}
+	if (rc < 0)
+		goto out;
+	count = join(list, n);
+	if (count > MEMORY_WATCHES_MAX) {
+		rc = err_set(err, E2BIG, "watched memory lies in %u places; at most %d can be watched at a time", count,
+			     MEMORY_WATCHES_MAX);
+		goto out;
+	}
+	memcpy(mem->watched, list, count * sizeof(*list));
+	mem->watches = count;
+	rc = apply_watches(mem, err);
+	if (rc < 0 && count) {
+		/* RAM as a whole is worth more than a watch. */
+		mem->watches = 0;
+		(void)apply_watches(mem, NULL);
+	}
+out:
+	free(list);
+	return rc;
+}
+
 int memory_watch(struct memory *mem, gpa_t gpa, uint64_t len, struct err *err)
 {
-	uint64_t first = gpa.v & PAGE_MASK;
-	uint64_t end = (gpa.v + len + PAGE_SIZE - 1) & PAGE_MASK;
+	const struct memory_watch watch = {.gpa = gpa, .len = len};
 
-	if (!len || gpa.v + len < gpa.v || !find_region(mem, first, end - first))
-		return err_set(err, EFAULT,
-			       "0x%" PRIx64 " is not in guest RAM; give an address that the guest can write",
-			       gpa.v);
-	if (mem->track_dirty) {
-		int rc = collect_dirty(mem, err);
-
-		if (rc < 0)
-			return rc;
-	}
-	mem->watch = first;
-	mem->watch_size = end - first;
-	return slots_apply(mem, err);
+	return memory_watch_all(mem, &watch, 1, err);
 }
 
 int memory_unwatch(struct memory *mem, struct err *err)
 {
-	if (!mem->watch_size)
-		return 0;
-	if (mem->track_dirty) {
-		int rc = collect_dirty(mem, err);
+	return mem->watches ? memory_watch_all(mem, NULL, 0, err) : 0;
+}
 
-		if (rc < 0)
-			return rc;
-	}
-	mem->watch_size = 0;
-	return slots_apply(mem, err);
+int memory_lift_watches(struct memory *mem, bool lift, struct err *err)
+{
+	mem->lifted = lift;
+	return apply_watches(mem, err);
+}
+
+bool memory_watches(const struct memory *mem)
+{
+	return mem->watches;
 }
 
 bool memory_is_watched(const struct memory *mem, gpa_t gpa, uint64_t len)
 {
-	return len && mem->watch_size && gpa.v < mem->watch + mem->watch_size &&
-	       (gpa.v >= mem->watch || len > mem->watch - gpa.v);
+	for (unsigned i = 0; len && i < mem->watches; i++) {
+		const struct watched *w = &mem->watched[i];
+
+		if (gpa.v < w->end && (gpa.v >= w->gpa || len > w->gpa - gpa.v))
+			return true;
+	}
+	return false;
+}
+
+/* The run of pages that holds all of it. */
+static const struct watched *find_watched(const struct memory *mem, gpa_t gpa, unsigned len)
+{
+	for (unsigned i = 0; i < mem->watches; i++) {
+		const struct watched *w = &mem->watched[i];
+
+		if (gpa.v >= w->gpa && gpa.v < w->end && len <= w->end - gpa.v)
+			return w;
+	}
+	return NULL;
 }
 
 bool memory_watched_store(struct memory *mem, gpa_t gpa, const void *data, unsigned len, void *old)
 {
 	void *p;
 
-	if (!mem->watch_size || gpa.v < mem->watch || gpa.v - mem->watch >= mem->watch_size ||
-	    len > mem->watch_size - (gpa.v - mem->watch))
+	if (!find_watched(mem, gpa, len))
 		return false;
 	p = memory_at_dirty(mem, gpa, len);
 	memcpy(old, p, len);
 	memcpy(p, data, len);
 	return true;
+}
+
+bool memory_watched_load(const struct memory *mem, gpa_t gpa, void *data, unsigned len)
+{
+	const struct watched *w = find_watched(mem, gpa, len);
+
+	return w && w->loads && memory_read(mem, gpa, data, len) == 0;
 }
 
 bool memory_dirty_has(const struct memory_dirty *d, uint64_t page)

@@ -73,15 +73,36 @@ int memory_drop_shadow(struct memory *mem, struct err *err);
 int memory_move(struct memory *mem, int vm_fd, struct err *err);
 
 /*
- * Write watch over the pages that hold [gpa, gpa+len): guest stores there come back as
- * KVM_EXIT_MMIO and are applied by memory_watched_store. One watch at a time. -EFAULT if not RAM.
+ * Watches, by pages: guest stores to pages that hold a byte of one come back as KVM_EXIT_MMIO and are made by
+ * memory_watched_store; if loads are watched, loads there too, answered by memory_watched_load. Whether an access
+ * touches the bytes is for the caller to see. KVM fails at instructions fetched from a page whose loads are
+ * watched, and reads neither page tables nor descriptors there.
  */
+struct memory_watch {
+	gpa_t gpa;
+	uint64_t len;
+	bool loads;
+};
+
+/* Runs of pages that can be watched at a time. Each takes up to two KVM slots more, of 509 in all
+ * (KVM_USER_MEM_SLOTS, arch/x86, before Linux 5.12). */
+#define MEMORY_WATCHES_MAX 128
+
+/* Instead of those before; n 0: none. -EFAULT if one is not RAM, -E2BIG: too many runs of pages. */
+int memory_watch_all(struct memory *mem, const struct memory_watch *watches, size_t n, struct err *err);
+/* Stores to one range. */
 int memory_watch(struct memory *mem, gpa_t gpa, uint64_t len, struct err *err);
 int memory_unwatch(struct memory *mem, struct err *err);
+/* For a while no access comes back, though what is watched stays so. */
+int memory_lift_watches(struct memory *mem, bool lift, struct err *err);
+/* Whether anything is watched. */
+bool memory_watches(const struct memory *mem);
 /* Whether any of these bytes lies in a watched page. */
 bool memory_is_watched(const struct memory *mem, gpa_t gpa, uint64_t len);
 /* If [gpa, gpa+len) lies in watched pages, do the store and return true. `old` receives the bytes
  * that were there (len <= 8). */
 bool memory_watched_store(struct memory *mem, gpa_t gpa, const void *data, unsigned len, void *old);
+/* If it lies in pages of which loads are watched, give its bytes and return true. */
+bool memory_watched_load(const struct memory *mem, gpa_t gpa, void *data, unsigned len);
 
 #endif

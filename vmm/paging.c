@@ -3,6 +3,7 @@
 
 #include <asm/processor-flags.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Intel SDM volume 4, IA32_EFER. */
@@ -263,5 +264,52 @@ int paging_write(struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, c
 		from += n;
 		len -= n;
 	}
+	return 0;
+}
+
+/* A page is looked at once for each level, however often the guest has tables point to it. */
+struct table_search {
+	const struct memory *mem;
+	const struct paging_mode *mode;
+	uint64_t wanted; /* page number */
+	uint64_t pages;
+	uint8_t *seen; /* bit n: level n + 1 */
+};
+
+static bool is_below(struct table_search *s, uint64_t table, unsigned level)
+{
+	uint64_t page = memory_page_number(GPA(table & PAGE_MASK));
+	const uint8_t *entries;
+
+	if (page >= s->pages || s->seen[page] >> (level - 1) & 1)
+		return false;
+	if (page == s->wanted)
+		return true;
+	s->seen[page] |= (uint8_t)(1u << (level - 1));
+	entries = memory_page(s->mem, page);
+	for (unsigned at = 0; level > 1 && at < PAGE_SIZE; at += s->mode->entry_size) {
+		uint64_t entry = 0;
+
+		memcpy(&entry, entries + at, s->mode->entry_size);
+		if ((entry & ENTRY_PRESENT) && !((entry & ENTRY_LARGE) && (s->mode->large_levels >> level & 1)) &&
+		    is_below(s, entry & ENTRY_ADDR, level - 1))
+			return true;
+	}
+	return false;
+}
+
+int paging_is_table(const struct memory *mem, const struct kvm_sregs *sregs, gpa_t gpa, bool *is)
+{
+	struct table_search s = {.mem = mem, .wanted = memory_page_number(gpa), .pages = memory_pages(mem)};
+
+	*is = false;
+	if (!(sregs->cr0 & X86_CR0_PG))
+		return 0;
+	s.mode = paging_mode_of(sregs);
+	s.seen = calloc(s.pages, 1);
+	if (!s.seen)
+		return -ENOMEM;
+	*is = is_below(&s, sregs->cr3 & s.mode->table_mask, s.mode->levels);
+	free(s.seen);
 	return 0;
 }

@@ -29,6 +29,9 @@ int paging_write(struct memory *mem, const struct kvm_sregs *sregs, gva_t gva, c
 bool paging_find_executable(const struct memory *mem, const struct kvm_sregs *sregs, gva_t *at,
 			    gva_t end, gpa_t *gpa);
 
+/* Is the page at gpa one of the tables that the CPU translates by now (all that CR3 leads to)? -ENOMEM. */
+int paging_is_table(const struct memory *mem, const struct kvm_sregs *sregs, gpa_t gpa, bool *is);
+
 /* Kinds of data access, or'ed; the first two with the bits of a page fault's error code (SDM
  * 3A 4.7). */
 #define PAGING_WRITE 0x2u

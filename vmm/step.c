@@ -119,9 +119,7 @@ void step_hide_flag(struct vcpu *v, enum step_care what)
 	}
 }
 
-/* Whether the store was made by one element, not the last, of the REP instruction at RIP: one behind which KVM would not
- * have begun anew. */
-static bool is_element(const struct vcpu *v)
+bool step_begins_again(const struct vcpu *v)
 {
 	const struct kvm_regs *regs = vcpu_regs(v);
 	struct kvm_sregs sregs;
@@ -134,25 +132,12 @@ static bool is_element(const struct vcpu *v)
 	       v->run->mmio.phys_addr >= last.v && v->run->mmio.phys_addr < last.v + size;
 }
 
-void vcpu_watched(struct vcpu *v)
-{
-	struct kvm_sregs sregs;
-	uint64_t count;
-
-	if (!v->caps->emul_clock || !kvm_stat_read(&v->clock, &count) || count == v->watched_count ||
-	    vcpu_get_sregs(v, &sregs, NULL) < 0)
-		return;
-	v->watched_count = count;
-	if (sregs.ss.dpl == 3 || is_element(v))
-		v->uncounted--;
-}
-
 static void note_frame(struct step_frames *f, const struct vcpu *v, uint64_t stack)
 {
 	struct step_frame *frame = &f->frame[f->n];
 
 	/* SS, RSP, RFLAGS, CS and RIP are pushed below a stack aligned to 16, in this order. */
-	frame->at = GVA((stack & ~15ull) - 40);
+	frame->at = GVA((stack & ~15ull) - 8 * STEP_PUSHED_WORDS);
 	if (paging_read(v->mem, &f->sregs, frame->at, frame->words, sizeof(frame->words)) == 0)
 		f->n++;
 }

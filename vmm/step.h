@@ -24,6 +24,7 @@ bool step_handler(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned 
 void step_hide_flag(struct vcpu *v, enum step_care what);
 
 #define STEP_FRAME_WORDS 3u /* RIP, CS, RFLAGS */
+#define STEP_PUSHED_WORDS 5u /* and RSP, SS; without an error code */
 #define TSS_ISTS 7u
 
 /* Where an exception in a step may push its frame, and what is there before the step. */
@@ -45,5 +46,11 @@ struct step_frames {
  */
 void step_note_frames(const struct vcpu *v, struct step_frames *f);
 void step_hide_flag_in_frames(struct vcpu *v, const struct step_frames *f);
+
+/*
+ * The store with which the guest has come out was made by one element of the REP instruction at RIP, not the last, and
+ * KVM's emulator will begin and count that instruction anew, which in other memory it would not do here.
+ */
+bool step_begins_again(const struct vcpu *v);
 
 #endif

@@ -213,6 +213,7 @@ static int enter(struct vcpu *v, struct err *err)
 	uint64_t began;
 	int rc, saved_errno;
 
+	v->exit_continues = v->exit_stashed;
 	if (v->exit_stashed) {
 		v->exit_stashed = false;
 		return 1;
@@ -292,12 +293,38 @@ struct aim {
 	const struct breakpoint_set *set; /* NULL with a step */
 };
 
+static bool reads_are_watched(const struct vcpu *v, uint64_t address)
+{
+	struct kvm_sregs sregs;
+	uint8_t byte;
+	gpa_t gpa;
+
+	return vcpu_get_sregs(v, &sregs, NULL) == 0 &&
+	       paging_translate(v->mem, &sregs, GVA(address), &gpa) == 0 &&
+	       memory_watched_load(v->mem, gpa, &byte, 1);
+}
+
 static int internal_error(struct vcpu *v, struct err *err)
 {
+	const struct kvm_regs *regs = vcpu_regs(v);
+	int rc;
+
+	/* KVM does not fetch from there; our assists would, and blame the instruction. */
+	if (reads_are_watched(v, regs->rip))
+		return err_set(err, ENOTSUP,
+			       "the guest runs code at 0x%llx, in a page whose reads are watched, which KVM cannot do; "
+			       "watch for writes there",
+			       regs->rip);
 	if (v->run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION)
 		return err_set(err, EIO, "KVM internal error %u at 0x%llx; see the kernel log",
-			       v->run->internal.suberror, vcpu_regs(v)->rip);
-	return assist_execute(v, err);
+			       v->run->internal.suberror, regs->rip);
+	rc = assist_execute(v, err);
+	if (rc < 0 && reads_are_watched(v, regs->rsp))
+		return err_set(err, ENOTSUP,
+			       "KVM cannot execute the instruction at 0x%llx, which uses the stack, while reads of the "
+			       "stack's page are watched; watch for writes there",
+			       regs->rip);
+	return rc;
 }
 
 static int classify_debug(struct vcpu *v, const struct aim *aim, enum pass *pass, struct err *err)

@@ -40,7 +40,6 @@ struct vcpu {
 	struct kvm_stat clock;  /* insn_emulation */
 	struct kvm_stat faults; /* pf_taken: page faults that KVM has resolved from the guest's tables */
 	uint64_t uncounted;    /* instructions made in user space that it does not count; less those it counts too often */
-	uint64_t watched_count; /* see vcpu_watched */
 	uint64_t arrivals;     /* see vcpu_progress */
 	struct kvm_run *run;
 	size_t run_size;
@@ -50,10 +49,13 @@ struct vcpu {
 	/* Makes a store on the guest's behalf (assist), so that a watch on memory sees it. Set by the
 	 * machine; NULL: memory is just written. */
 	int (*store)(void *ctx, gpa_t gpa, const void *data, size_t len, struct err *err);
+	/* An assist has loaded [gpa, gpa+len) on the guest's behalf; may be NULL. */
+	void (*loaded)(void *ctx, gpa_t gpa, size_t len);
 	void *store_ctx;
 
 	bool regs_dirty;         /* run->s.regs.regs must go back into KVM */
 	bool completion_pending; /* an I/O, MMIO or MSR access waits for re-entry */
+	bool exit_continues;     /* the last exit was such a one: its instruction is that of the exit before */
 	bool exit_stashed;       /* completing one access gave the next exit (string I/O, split MMIO) */
 	bool sregs_synced;       /* run->s.regs.sregs is current */
 	bool event_queued;       /* an interrupt or exception is to be delivered at the next entry */
@@ -151,11 +153,6 @@ int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err);
 /* At a string instruction with REP: some elements may be done, and no host can be stopped between the same two again.
  * *element, if not NULL, receives the bytes of one. */
 bool vcpu_in_string_instruction(const struct vcpu *v, unsigned *element);
-/*
- * The guest has come out with a store that only a watch makes come out. The instruction clock is to count as if it
- * had not: user code is not counted otherwise, and a REP instruction not for each element.
- */
-void vcpu_watched(struct vcpu *v);
 /* The next instruction is an IRET or SYSRET to user mode. */
 bool vcpu_returns_to_user(const struct vcpu *v);
 /* RIP may lie in the shadow of an STI or MOV SS that the host has forgotten: some lose it when they are

@@ -28,6 +28,10 @@ def registers():
             else str(frame.read_register(name)) for name in REGISTERS]
 
 
+def value(expression):
+    return int(gdb.parse_and_eval(expression))
+
+
 def position():
     return run("monitor when").split(",")[0]
 
@@ -97,6 +101,50 @@ def culprit():
     check(int(gdb.parse_and_eval(field)) == now, "now it has")
 
 
+def watchpoints():
+    """All kinds at once: what stops on the way there stops on the way back, before the access."""
+    seek("50%")
+    run("rwatch timer_ticks")
+    run("watch nvlog")
+    run("awatch nvlog.head")
+    stops, met = [], set()
+
+    def on_stop(event):
+        met.update(b.type for b in getattr(event, "breakpoints", []))
+
+    gdb.events.stop.connect(on_stop)
+    while len(met) < 3 and len(stops) < 60:
+        run("continue")
+        stops.append(position())
+    gdb.events.stop.disconnect(on_stop)
+    check(met == {gdb.BP_HARDWARE_WATCHPOINT, gdb.BP_READ_WATCHPOINT, gdb.BP_ACCESS_WATCHPOINT},
+          "each kind of watchpoint is hit")
+    for at in reversed(stops):
+        run("reverse-continue")
+        check(position() != at, "back, the access is not made yet")
+        run("stepi")
+        check(position() == at, "and is the next thing to happen")
+        run("reverse-stepi")
+    run("delete")
+
+
+def watched_stack():
+    """Interrupts push their frames to a page that is watched, and the guest does not notice."""
+    seen = []
+    for watched in (False, True):
+        seek("50%")
+        stack = value("$rsp") & ~4095
+        if watched:
+            run("watch *(unsigned long *)%d" % (stack + 16))
+        run("break trap_dispatch")
+        for i in range(20):
+            run("continue")
+            seen.append((position(), registers()))
+        run("delete")
+    check(seen[:20] == seen[20:], "handlers run where they did")
+    check(value("$rsp") & ~4095 == stack, "on that stack")
+
+
 def ends_and_refusals():
     seek("0")
     run("stepi 20")
@@ -106,10 +154,6 @@ def ends_and_refusals():
     check("the end of the recording" in run("monitor when"), "and an end")
     check(refused("monitor seek nowhere"), "a wrong position is refused")
     check(len(gdb.selected_inferior().read_memory(0x100000, 65536)) == 65536, "64 KiB of memory at once")
-
-
-def value(expression):
-    return int(gdb.parse_and_eval(expression))
 
 
 def branches():
@@ -166,6 +210,8 @@ def branches():
 
 there_and_back()
 breakpoints()
+watchpoints()
+watched_stack()
 branches()
 seek("99%")
 culprit()

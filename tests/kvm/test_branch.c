@@ -183,7 +183,8 @@ static void test_runs_on(void **state)
 /* What is written counts in the branch and nowhere else; a watch sees the guest store to it. */
 static void test_written(void **state)
 {
-	struct timeline_stops stops = {0};
+	struct timeline_watch watch = {.kinds = WATCH_CHANGES};
+	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
 	struct timeline_stop stop;
 	uint64_t old, now;
 	struct open o;
@@ -198,8 +199,8 @@ static void test_written(void **state)
 	now = ~old;
 	assert_int_equal(memory_write(timeline_machine(o.t)->mem, stack, &now, sizeof(now)), 0);
 	assert_true(digest_of(o.t).memory != o.digest.memory);
-	stops.watch = GPA(stack.v - STORE_RANGE);
-	stops.watch_len = 2 * STORE_RANGE;
+	watch.gpa = GPA(stack.v - STORE_RANGE);
+	watch.len = 2 * STORE_RANGE;
 	for (unsigned i = 0; i < 3; i++) {
 		uint64_t found = 0;
 

@@ -215,19 +215,19 @@ static void test_breakpoints(void **state)
 	breakpoints_both_ways("tasks", 8);
 }
 
-/* Every store that changes a word, forward and backward: the same list, with the values in memory that it says. */
-static void test_watch(void **state)
+/* Every access to a word that counts, forward and backward: the same list, with the values in memory that it says. */
+static void watch_both_ways(unsigned kinds)
 {
 	static struct timeline_stop hit[64];
 	static struct position at[64];
-	struct timeline_stops stops = {0};
+	struct timeline_watch watch = {.kinds = kinds};
+	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
 	struct recording rec;
 	struct timeline *t;
 	uint64_t *before, stack;
 	unsigned hits = 0;
 	struct err err;
 
-	(void)state;
 	record_guest(&rec, "stale_pointer", "ticks=30", -1);
 	t = open_timeline(&rec);
 	/* A word that changes, in data that interrupts do not push frames to. */
@@ -237,22 +237,24 @@ static void test_watch(void **state)
 	memory_read(timeline_machine(t)->mem, GPA(SEARCH_FROM), before, SEARCHED);
 	stack = vcpu_regs(&timeline_machine(t)->vcpu[0])->rsp;
 	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2 + 300, 0}, &err), err);
-	for (uint64_t gpa = SEARCH_FROM; gpa < SEARCH_FROM + SEARCHED && !stops.watch_len; gpa += 8) {
+	for (uint64_t gpa = SEARCH_FROM; gpa < SEARCH_FROM + SEARCHED && !watch.len; gpa += 8) {
 		uint64_t now;
 
 		memory_read(timeline_machine(t)->mem, GPA(gpa), &now, sizeof(now));
 		if (now != before[(gpa - SEARCH_FROM) / 8] && (gpa < stack - 4 * PAGE_SIZE || gpa > stack + 4 * PAGE_SIZE)) {
-			stops.watch = GPA(gpa);
-			stops.watch_len = 8;
+			watch.gpa = GPA(gpa);
+			watch.len = 8;
 		}
 	}
 	free(before);
-	assert_int_equal(stops.watch_len, 8);
+	assert_int_equal(watch.len, 8);
 	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2, 0}, &err), err);
 	while (hits < 20) {
 		assert_ok(timeline_continue(t, &stops, &hit[hits], &err), err);
 		if (hit[hits].reason != TIMELINE_WATCH)
 			break;
+		assert_true(!hit[hits].load || (kinds & WATCH_LOADS));
+		assert_true(hit[hits].load || (kinds & WATCH_STORES) || hit[hits].old != hit[hits].now);
 		at[hits] = timeline_position(t);
 		hits++;
 	}
@@ -264,6 +266,7 @@ static void test_watch(void **state)
 		assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
 		assert_int_equal(stop.reason, TIMELINE_WATCH);
 		assert_int_equal(stop.gpa.v, hit[i].gpa.v);
+		assert_int_equal(stop.load, hit[i].load);
 		assert_int_equal(stop.old, hit[i].old);
 		assert_int_equal(stop.now, hit[i].now);
 		/* Before the store, so that what it finds is still there. */
@@ -279,6 +282,24 @@ static void test_watch(void **state)
 	assert_ends_as_recorded(t, &rec);
 	timeline_close(t);
 	recording_free(&rec);
+}
+
+static void test_watch(void **state)
+{
+	(void)state;
+	watch_both_ways(WATCH_CHANGES);
+}
+
+static void test_watch_loads(void **state)
+{
+	(void)state;
+	watch_both_ways(WATCH_LOADS);
+}
+
+static void test_watch_accesses(void **state)
+{
+	(void)state;
+	watch_both_ways(WATCH_LOADS | WATCH_STORES);
 }
 
 /* Anywhere in a trace and back again: the digests that were recorded are those that are found. */
@@ -324,6 +345,8 @@ int main(void)
 		cmocka_unit_test(test_user_code),
 		cmocka_unit_test(test_breakpoints),
 		cmocka_unit_test(test_watch),
+		cmocka_unit_test(test_watch_loads),
+		cmocka_unit_test(test_watch_accesses),
 		cmocka_unit_test(test_random_seeks),
 	};
 	int missing = kvm_missing("test_timeline");

@@ -165,6 +165,39 @@ static void test_5level(void **state)
 	check_faults(mem, &sregs, 0xfeffffff81012345);
 }
 
+static bool is_table(struct memory *mem, const struct kvm_sregs *sregs, uint64_t gpa)
+{
+	bool is;
+
+	assert_int_equal(paging_is_table(mem, sregs, GPA(gpa), &is), 0);
+	return is;
+}
+
+/* All tables that CR3 leads to and nothing else; large pages, what they map and tables that point to themselves included. */
+static void test_tables(void **state)
+{
+	struct memory *mem = *state;
+	struct kvm_sregs sregs = {.cr0 = X86_CR0_PE | X86_CR0_PG,
+				  .cr4 = X86_CR4_PAE,
+				  .cr3 = 0x1000 | 0x18,
+				  .efer = EFER_LMA};
+
+	map_long(mem, 0x1000);
+	put64(mem, 0x2000 + 8 * 7, 0x5000 | W); /* not present */
+	for (uint64_t gpa = 0; gpa < RAM; gpa += PAGE_SIZE)
+		assert_int_equal(is_table(mem, &sregs, gpa + 123), gpa >= 0x1000 && gpa <= 0x4000);
+	/* A guest that maps its tables through themselves, 512 times at each level. */
+	for (unsigned i = 0; i < 511; i++)
+		put64(mem, 0x1000 + 8 * i, 0x1000 | P | W);
+	for (uint64_t gpa = 0; gpa < RAM; gpa += PAGE_SIZE)
+		assert_int_equal(is_table(mem, &sregs, gpa), gpa >= 0x1000 && gpa <= 0x4000);
+	sregs.cr3 = RAM;
+	assert_false(is_table(mem, &sregs, 0x1000));
+	sregs.cr3 = 0x1000;
+	sregs.cr0 = X86_CR0_PE;
+	assert_false(is_table(mem, &sregs, 0x1000));
+}
+
 static void test_large_bit_in_page_table(void **state)
 {
 	struct memory *mem = *state;
@@ -423,6 +456,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_pae, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_4level, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_5level, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_tables, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_large_bit_in_page_table, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_read_write, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_access, setup, teardown),
