@@ -109,6 +109,7 @@ enum strategy_key {
 	KEY_CLOCK,
 	KEY_BREAK,
 	KEY_IRQ,
+	KEY_IRQ_USER,
 	KEY_CPUID,
 	KEY_CPUID_USER,
 	KEY_SYSCALL,
@@ -177,6 +178,15 @@ static void choose(const struct host_caps *c, struct strategy s[KEYS])
 							    "KVM's interrupt window finds IF=1"}
 					: (struct strategy){"interrupts", "step", "interrupts",
 							    "single steps find IF=1"};
+	/* Recording never stops user code, since not every host finds such a place again. */
+	s[KEY_IRQ_USER] =
+		c->syscall_works
+			? (struct strategy){"interrupts_user", "kernel", "interrupts, user",
+					    "delivered when the guest is found in its kernel, or at "
+					    "the next boundary"}
+			: (struct strategy){"interrupts_user", "entry", "interrupts, user",
+					    "delivered at the next entry into the kernel: system "
+					    "calls and page faults are seen"};
 	s[KEY_CPUID] = (struct strategy){"cpuid_kernel", "rewrite", "CPUID, kernel",
 					 "rewritten to IN when loaded, answered from our table"};
 	s[KEY_CPUID_USER] =

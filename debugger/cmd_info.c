@@ -108,6 +108,17 @@ static const struct machine_digest *last_digest(const struct event *e)
 	}
 }
 
+static void print_json_counts(const char *name, const struct assist_counts *counts)
+{
+	printf(",\n \"%s\": {", name);
+	for (unsigned i = 0; i < counts->len; i++) {
+		printf("%s", i ? ", " : "");
+		print_json_string(counts->of[i].name);
+		printf(": %" PRIu64, counts->of[i].count);
+	}
+	printf("}");
+}
+
 static void print_json(const struct replay_file *f, const struct summary *sum)
 {
 	const struct trace_machine *tm = &f->tm;
@@ -126,6 +137,7 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 	print_json_string(tm->host_cpu);
 	printf(", \"kernel\": ");
 	print_json_string(tm->host_kernel);
+	printf(", \"kernel_entry_seen\": %s", tm->entry_seen ? "true" : "false");
 	printf("},\n \"events\": {\"landmarks\": %" PRIu64 ", \"digests\": %" PRIu64 ", \"inputs\": %" PRIu64
 	       ", \"times\": %" PRIu64 "},\n \"boundaries\": %" PRIu64,
 	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT],
@@ -134,13 +146,8 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 	       sum->index.checkpoints, sum->index.pages, sum->index.bytes);
 	if (d)
 		printf(",\n \"final_digest\": \"%016" PRIx64 "%016" PRIx64 "\"", d->state, d->memory);
-	printf(",\n \"assists\": {");
-	for (unsigned i = 0; i < f->assists.len; i++) {
-		printf("%s", i ? ", " : "");
-		print_json_string(f->assists.of[i].name);
-		printf(": %" PRIu64, f->assists.of[i].count);
-	}
-	printf("}");
+	print_json_counts("assists", &f->end.assists);
+	print_json_counts("rewritten_in_modules", &f->end.modules);
 	if (sum->last.type == EVENT_END) {
 		printf(",\n \"end\": {\"reason\": ");
 		print_json_string(machine_end_name(sum->last.end.end));
@@ -177,7 +184,11 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 	print_safe("cmdline", tm->cmdline);
 	print_safe("host", tm->host_cpu);
 	print_safe("host kernel", tm->host_kernel);
-	session_print_assists(stdout, "assists     ", &f->assists);
+	printf("interrupts  user code gets them %s\n",
+	       tm->entry_seen ? "at its next entry into the kernel, which is seen"
+			      : "when the guest is found in its kernel, or at the next boundary");
+	session_print_counts(stdout, "assists     ", &f->end.assists);
+	session_print_counts(stdout, "in modules  ", &f->end.modules);
 	printf("events      %" PRIu64 " landmarks, %" PRIu64 " digests, %" PRIu64 " inputs\n",
 	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT]);
 	if (sum->index.checkpoints)

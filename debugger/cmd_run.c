@@ -93,6 +93,7 @@ static int begin_trace(struct trace_writer **w, const struct options *o, const s
 		.host_cpu = cpu,
 		.host_kernel = (char *)m->caps.kernel,
 		.cpuid_hidden = m->caps.cpuid_honoured[1],
+		.entry_seen = !m->caps.syscall_works,
 		.thin = o->thin,
 	};
 	int rc;
@@ -163,7 +164,7 @@ static int run_guest(const struct options *o, const struct guest_image *image, b
 		recorder_finish(recorder, NULL);
 	}
 	assist_count(&m->vcpu[0], &assists);
-	session_print_assists(stderr, "hindsight: completed for this host's KVM: ", &assists);
+	session_print_counts(stderr, "hindsight: completed for this host's KVM: ", &assists);
 	if (w) {
 		report_recording(recorder, w, o->output);
 		session_print_user_code(recorder_user_code(recorder));

@@ -249,22 +249,17 @@ int session_status(const struct machine *m)
 /* Code that came while the guest ran. */
 static void report_modules(const struct machine *m)
 {
-	size_t kinds[REWRITE_KINDS] = {0}, all = 0;
+	const uint64_t *count = m->sites.module_count;
+	const char *label = "hindsight: rewritten in modules:";
 
-	for (size_t i = 0; i < m->sites.len; i++) {
-		const struct rewrite_site *s = &m->sites.site[i];
-
-		if (s->in_module && !s->tail)
-			kinds[s->kind]++;
-		all += s->in_module;
+	for (unsigned i = 0; i < REWRITE_KINDS; i++) {
+		if (!count[i])
+			continue;
+		fprintf(stderr, "%s %s %" PRIu64, label, rewrite_kind_name(i), count[i]);
+		label = "";
 	}
-	if (!all)
-		return;
-	fprintf(stderr, "hindsight: rewritten in modules that are still loaded:");
-	for (unsigned i = 0; i < REWRITE_KINDS; i++)
-		if (kinds[i])
-			fprintf(stderr, " %s %zu", rewrite_kind_name(i), kinds[i]);
-	fprintf(stderr, "\n");
+	if (!*label)
+		fprintf(stderr, "\n");
 }
 
 void session_report_end(const struct machine *m, const char *what)
@@ -278,7 +273,7 @@ void session_report_end(const struct machine *m, const char *what)
 	report_modules(m);
 }
 
-void session_print_assists(FILE *to, const char *label, const struct assist_counts *counts)
+void session_print_counts(FILE *to, const char *label, const struct assist_counts *counts)
 {
 	if (!counts->len)
 		return;

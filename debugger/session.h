@@ -64,9 +64,9 @@ int gdb_serve_replay(const struct options *o);
 /* Name the instructions found in user code that a replay cannot repeat; nothing if there are none. */
 void session_print_user_code(const struct user_code *u);
 
-/* Print the sentence and return STATUS_FAILED. */
 /* "sse 12, syscall 345"; nothing if there was nothing. */
-void session_print_assists(FILE *to, const char *label, const struct assist_counts *counts);
+void session_print_counts(FILE *to, const char *label, const struct assist_counts *counts);
+/* Print the sentence and return STATUS_FAILED. */
 int session_fail(const struct err *err);
 
 #endif

@@ -17,6 +17,10 @@
 #define DEVICE_RNG 2u
 #define DEVICE_NET 4u
 #define DEVICE_DISK_THIN 8u
+/* Bits of the recording host's kind. */
+#define HOST_CPUID_HIDDEN 1u
+#define HOST_ENTRY_SEEN 2u
+
 #define END_AT_LANDMARK 1u
 #define END_HAS_DIGEST 2u
 
@@ -38,7 +42,8 @@ void trace_machine_encode(const struct trace_machine *tm, struct buf *out)
 				  (tm->config.net ? DEVICE_NET : 0) | (tm->thin ? DEVICE_DISK_THIN : 0)));
 	buf_put_u8(out, tm->config.ports);
 	buf_put_u8(out, (uint8_t)tm->clock);
-	buf_put_u8(out, tm->cpuid_hidden);
+	buf_put_u8(out, (uint8_t)((tm->cpuid_hidden ? HOST_CPUID_HIDDEN : 0) |
+				  (tm->entry_seen ? HOST_ENTRY_SEEN : 0)));
 	buf_put_u64(out, tm->quantum);
 	buf_put_u64(out, rate);
 	buf_put_u64(out, tm->config.xfeatures);
@@ -55,7 +60,7 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 {
 	struct reader in = reader_init(data, len);
 	uint64_t rate;
-	uint8_t clock, devices;
+	uint8_t clock, devices, host;
 
 	*tm = (struct trace_machine){0};
 	tm->config.mem_size = reader_u64(&in);
@@ -68,7 +73,9 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	tm->thin = devices & DEVICE_DISK_THIN;
 	tm->config.ports = reader_u8(&in);
 	clock = reader_u8(&in);
-	tm->cpuid_hidden = reader_u8(&in) != 0;
+	host = reader_u8(&in);
+	tm->cpuid_hidden = host & HOST_CPUID_HIDDEN;
+	tm->entry_seen = host & HOST_ENTRY_SEEN;
 	tm->quantum = reader_u64(&in);
 	rate = reader_u64(&in);
 	memcpy(&tm->time_rate, &rate, sizeof(rate));
@@ -88,6 +95,8 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	if (!cpuid_is_xfeatures(tm->config.xfeatures))
 		return err_set(err, EBADMSG, "the trace's machine description has impossible vector registers");
 	tm->clock = (enum clock_kind)clock;
+	if (host > (HOST_CPUID_HIDDEN | HOST_ENTRY_SEEN))
+		return err_set(err, EBADMSG, "the trace's machine description has an impossible kind of host");
 	if (devices > (DEVICE_DISK | DEVICE_RNG | DEVICE_NET | DEVICE_DISK_THIN) ||
 	    tm->config.ports > VIRTIO_CONSOLE_PORTS || (tm->thin && !tm->config.disk))
 		return err_set(err, EBADMSG, "the trace's machine has devices that this hindsight does not know");
@@ -97,7 +106,7 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	return 0;
 }
 
-void trace_end_encode(const struct assist_counts *counts, struct buf *out)
+static void counts_encode(const struct assist_counts *counts, struct buf *out)
 {
 	buf_put_varint(out, counts->len);
 	for (unsigned i = 0; i < counts->len; i++) {
@@ -106,25 +115,38 @@ void trace_end_encode(const struct assist_counts *counts, struct buf *out)
 	}
 }
 
-int trace_end_decode(const uint8_t *data, size_t len, struct assist_counts *counts, struct err *err)
+static void counts_decode(struct reader *in, struct assist_counts *counts)
 {
-	struct reader in = reader_init(data, len);
-	uint64_t n = reader_varint(&in);
+	uint64_t n = reader_varint(in);
 
-	*counts = (struct assist_counts){0};
 	if (n > ASSIST_COUNTS_MAX)
-		in.failed = true;
-	for (uint64_t i = 0; i < n && !in.failed; i++) {
-		char *name = reader_str(&in, ASSIST_NAME_MAX - 1);
+		in->failed = true;
+	for (uint64_t i = 0; i < n && !in->failed; i++) {
+		char *name = reader_str(in, ASSIST_NAME_MAX - 1);
 
 		if (!name)
-			break;
+			return;
 		strcpy(counts->of[i].name, name);
 		free(name);
-		counts->of[i].count = reader_varint(&in);
+		counts->of[i].count = reader_varint(in);
 		counts->len++;
 	}
-	if (in.failed || counts->len != n || reader_left(&in))
+}
+
+void trace_end_encode(const struct trace_end *end, struct buf *out)
+{
+	counts_encode(&end->assists, out);
+	counts_encode(&end->modules, out);
+}
+
+int trace_end_decode(const uint8_t *data, size_t len, struct trace_end *end, struct err *err)
+{
+	struct reader in = reader_init(data, len);
+
+	*end = (struct trace_end){0};
+	counts_decode(&in, &end->assists);
+	counts_decode(&in, &end->modules);
+	if (in.failed || reader_left(&in))
 		return err_set(err, EBADMSG, "the trace's end frame is damaged");
 	return 0;
 }

@@ -32,6 +32,7 @@ struct trace_machine {
 	char *host_cpu;        /* cpuid_host_signature, owned */
 	char *host_kernel;     /* uname release, owned; for information */
 	bool cpuid_hidden;     /* the guest's user code saw our CPUID, not the host's */
+	bool entry_seen;       /* user code's way into the kernel was seen; for information */
 };
 
 #define CMDLINE_MAX 4096
@@ -39,9 +40,14 @@ struct trace_machine {
 void trace_machine_encode(const struct trace_machine *tm, struct buf *out);
 /* -EBADMSG with the field named. Free with trace_machine_free also after failure. */
 int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *tm, struct err *err);
-/* Content of the end frame: what the recording host's KVM was helped out with. For information. */
-void trace_end_encode(const struct assist_counts *counts, struct buf *out);
-int trace_end_decode(const uint8_t *data, size_t len, struct assist_counts *counts, struct err *err);
+/* Content of the end frame, for information. */
+struct trace_end {
+	struct assist_counts assists; /* what the recording host's KVM was helped out with */
+	struct assist_counts modules; /* instructions rewritten in modules, by kind */
+};
+
+void trace_end_encode(const struct trace_end *end, struct buf *out);
+int trace_end_decode(const uint8_t *data, size_t len, struct trace_end *end, struct err *err);
 void trace_machine_free(struct trace_machine *tm);
 
 /* When input reaches the guest. */

@@ -251,7 +251,7 @@ int replay_file_next(struct replay_file *f, struct event *e, struct err *err)
 			f->frame = reader_init(data, len);
 			f->pending = true;
 		} else if (type == TRACE_END) {
-			rc = trace_end_decode(data, len, &f->assists, err);
+			rc = trace_end_decode(data, len, &f->end, err);
 			if (rc < 0)
 				return rc;
 		} else {

@@ -5,6 +5,7 @@
 #include "vmm/paging.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -566,6 +567,17 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	return 0;
 }
 
+static void count_modules(const struct rewrite_sites *sites, struct assist_counts *counts)
+{
+	_Static_assert((int)REWRITE_KINDS <= (int)ASSIST_COUNTS_MAX, "room for each kind");
+	for (unsigned i = 0; i < REWRITE_KINDS; i++) {
+		if (!sites->module_count[i])
+			continue;
+		snprintf(counts->of[counts->len].name, ASSIST_NAME_MAX, "%s", rewrite_kind_name(i));
+		counts->of[counts->len++].count = sites->module_count[i];
+	}
+}
+
 void recorder_rest(struct recorder *r)
 {
 	set_timer(r, 0);
@@ -581,12 +593,13 @@ void recorder_go_on(struct recorder *r)
 
 static int write_end(struct recorder *r, struct err *err)
 {
-	struct assist_counts counts;
+	struct trace_end end = {0};
 	struct buf content = {0};
 	int rc;
 
-	assist_count(&r->m->vcpu[0], &counts);
-	trace_end_encode(&counts, &content);
+	assist_count(&r->m->vcpu[0], &end.assists);
+	count_modules(&r->m->sites, &end.modules);
+	trace_end_encode(&end, &content);
 	rc = content.failed ? err_set(err, ENOMEM, "out of memory")
 			    : trace_writer_frame(r->w, TRACE_END, content.data, content.len, err);
 	buf_free(&content);

@@ -21,7 +21,7 @@ struct replay_file {
 	struct reader frame;
 	struct event_codec codec;
 	bool pending;  /* `frame` has been begun */
-	struct assist_counts assists; /* once the end mark has been read */
+	struct trace_end end; /* once the end mark has been read */
 	struct trace_place frame_at; /* where `frame` begins */
 };
 

@@ -356,6 +356,8 @@ static int rewrite_one(struct rewriter *r, const ZydisDecodedInstruction *insn,
 					      .len = (uint8_t)room,
 					      .tail = done > 0,
 					      .in_module = r->page != NULL};
+		if (site->in_module && !site->tail)
+			r->sites->module_count[kind]++;
 		memcpy(site->original, bytes, room);
 		memcpy(site->written, code + done, room);
 		memcpy(bytes, code + done, room);

@@ -72,6 +72,8 @@ struct rewrite_site {
 struct rewrite_sites {
 	struct rewrite_site *site; /* sorted by gpa */
 	size_t len;
+	/* In modules, also in those that are gone. */
+	uint64_t module_count[REWRITE_KINDS];
 };
 
 /*

@@ -125,7 +125,7 @@ static inline int trace_setup(void **state)
 				    .kernel_size = sizeof(good.kernel),
 				    .initrd = good.initrd,
 				    .initrd_size = sizeof(good.initrd)};
-	struct assist_counts assists = {.len = 1, .of = {{"sse", 12345}}};
+	struct trace_end counts = {.assists = {.len = 1, .of = {{"sse", 12345}}}};
 	struct buf end = {0};
 	struct trace_writer *w;
 	uint64_t random = 21;
@@ -156,7 +156,7 @@ static inline int trace_setup(void **state)
 	}
 	good.head_frames = good.n_frames;
 	write_events(w, &random);
-	trace_end_encode(&assists, &end);
+	trace_end_encode(&counts, &end);
 	assert_int_equal(trace_writer_frame(w, TRACE_END, end.data, end.len, &err), 0);
 	buf_free(&end);
 	end_frame(w);

@@ -259,6 +259,7 @@ static struct trace_machine some_machine(void)
 		.host_cpu = (char *)"AuthenticAMD family 25 model 97",
 		.host_kernel = (char *)"",
 		.cpuid_hidden = true,
+		.entry_seen = true,
 	};
 }
 
@@ -288,14 +289,24 @@ static void test_machine_identity(void **state)
 	assert_string_equal(out.cmdline, in.cmdline);
 	assert_string_equal(out.host_cpu, in.host_cpu);
 	assert_string_equal(out.host_kernel, in.host_kernel);
-	assert_true(out.cpuid_hidden);
+	assert_true(out.cpuid_hidden && out.entry_seen);
 	trace_machine_free(&out);
 	buf_free(&b);
 }
 
+static void some_counts(struct assist_counts *c, unsigned len, uint64_t *x)
+{
+	c->len = len;
+	for (unsigned i = 0; i < len; i++) {
+		snprintf(c->of[i].name, ASSIST_NAME_MAX, "kind %u of twenty-three", i);
+		*x = *x * 6364136223846793005ull + 1442695040888963407ull;
+		c->of[i].count = *x >> (i * 2);
+	}
+}
+
 static void test_end_identity(void **state)
 {
-	struct assist_counts in = {0}, out;
+	struct trace_end in = {0}, out;
 	uint64_t x = 77;
 	struct err err;
 
@@ -304,12 +315,8 @@ static void test_end_identity(void **state)
 		struct buf b = {0};
 
 		memset(&in, 0, sizeof(in));
-		in.len = round % (ASSIST_COUNTS_MAX + 1);
-		for (unsigned i = 0; i < in.len; i++) {
-			snprintf(in.of[i].name, ASSIST_NAME_MAX, "kind %u of twenty-three", i);
-			x = x * 6364136223846793005ull + 1442695040888963407ull;
-			in.of[i].count = x >> (i * 2);
-		}
+		some_counts(&in.assists, round % (ASSIST_COUNTS_MAX + 1), &x);
+		some_counts(&in.modules, round / 2 % (ASSIST_COUNTS_MAX + 1), &x);
 		trace_end_encode(&in, &b);
 		assert_int_equal(trace_end_decode(b.data, b.len, &out, &err), 0);
 		assert_memory_equal(&in, &out, sizeof(in));
