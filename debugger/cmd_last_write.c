@@ -79,7 +79,7 @@ static void on_restart(void *ctx)
 {
 	struct watch *w = ctx;
 
-	*w = (struct watch){.gpa = w->gpa, .len = w->len, .stop_at = w->stop_at};
+	*w = (struct watch){.gpa = w->gpa, .len = w->len, .from = w->from, .stop_at = w->stop_at};
 }
 
 /* What the end of the search looks like. */

@@ -336,6 +336,16 @@ last_write() {
 	check "last-write --before gives an earlier write" test \
 		"$(sed -n 's/^Position \([0-9]*\).*/\1/p' "$tmp/out")" -lt "$boundary"
 	# The first bytes of the guest's text.
+	# String stores come out element by element where they are watched, and must count as elsewhere.
+	expect "a guest of string stores" 0 record -o "$tmp/strings.trace" --kernel "$BUILD/guests/strings.elf" \
+		--quantum 0.2 --time-rate 3
+	for buffer in b in_handler; do
+		address=0x$(nm "$BUILD/guests/strings.elf" | sed -n "s/ b $buffer\$//p")
+		expect "last-write of $buffer by state" 0 last-write --clock state "$tmp/strings.trace" "$address,64"
+		cp "$tmp/out" "$tmp/by_state"
+		expect "last-write of $buffer" 0 last-write "$tmp/strings.trace" "$address,64"
+		check "last-write of $buffer is the same by each clock" cmp -s "$tmp/out" "$tmp/by_state"
+	done
 	expect "last-write where nobody wrote" $not_found last-write --physical "$trace" 0x100000
 	check "last-write where nobody wrote: says so" said 'nobody wrote'
 	hindsight last-write "$trace" 0xdead00000000

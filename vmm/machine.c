@@ -657,7 +657,7 @@ static int handle_stop(struct machine *m, struct vcpu *v, const struct vcpu_requ
 			return handle_boundary(m, err);
 		}
 		if (rc == 0)
-			rc = vcpu_complete(v, err);
+			rc = vcpu_complete_store(v, err);
 		if (rc < 0 || !stopped_by_store(v, req, &stop))
 			return rc;
 	}

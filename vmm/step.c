@@ -6,7 +6,11 @@
 #include <string.h>
 
 #define RFLAGS_TF (1u << 8)
+#define RFLAGS_DF (1u << 10)
 #define EFER_LMA (1u << 10)
+#define INSN_MAX 15
+/* Elements of a REP that KVM's emulator does before it looks up. */
+#define REP_BATCH 1024
 /* The 64-bit TSS (SDM 3A, figure 8-11). */
 #define TSS_RSP0 4u
 #define TSS_IST1 36u
@@ -137,4 +141,44 @@ void step_hide_flag_in_frames(struct vcpu *v, const struct step_frames *f)
 		words[2] &= ~(uint64_t)RFLAGS_TF;
 		paging_write(v->mem, &f->sregs, GVA(old->at.v + 16), &words[2], sizeof(words[2]));
 	}
+}
+
+/* The element's size, if RIP stands on a REP MOVS or STOS; else 0. */
+static unsigned rep_store_size(const struct vcpu *v)
+{
+	struct kvm_sregs sregs;
+	bool rep = false, wide = false;
+	unsigned size = 4;
+	uint8_t b;
+
+	if (vcpu_get_sregs(v, &sregs, NULL) < 0)
+		return 0;
+	for (unsigned i = 0; i < INSN_MAX; i++) {
+		if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rip + i), &b, 1) < 0)
+			return 0;
+		if (b == 0xf2 || b == 0xf3)
+			rep = true;
+		else if (b == 0x66)
+			size = 2;
+		else if (sregs.cs.l && (b & 0xf0) == 0x40)
+			wide = b & 8;
+		else if (b != 0x67 && b != 0x2e && b != 0x36 && b != 0x3e && b != 0x26 && b != 0x64 && b != 0x65)
+			break;
+	}
+	if (!rep)
+		return 0;
+	if (b == 0xa4 || b == 0xaa)
+		return 1;
+	return b == 0xa5 || b == 0xab ? (wide ? 8 : size) : 0;
+}
+
+void step_count_element(struct vcpu *v, gpa_t gpa, unsigned len)
+{
+	const struct kvm_regs *regs = vcpu_regs(v);
+	uint64_t next = regs->rflags & RFLAGS_DF ? gpa.v - len : gpa.v + len;
+
+	/* Another store may stand right before: RDI tells, but for which page it points to. */
+	if (rep_store_size(v) == len && (regs->rdi - next) % PAGE_SIZE == 0 &&
+	    regs->rcx % REP_BATCH != 0)
+		v->uncounted--;
 }

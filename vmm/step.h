@@ -46,4 +46,12 @@ struct step_frames {
 void step_note_frames(const struct vcpu *v, struct step_frames *f);
 void step_hide_flag_in_frames(struct vcpu *v, const struct step_frames *f);
 
+/*
+ * An element of `len` bytes was stored to a watched page at gpa, by an exit. Where that was one of a REP MOVS or
+ * STOS, the instruction is entered again for the next, and KVM's emulator counts it again, which in other memory it
+ * does only where RCX is a multiple of 1024 (Linux, arch/x86/kvm/emulate.c, x86_emulate_insn): take that back, so
+ * that the clock reads the same whether or not the page is watched.
+ */
+void step_count_element(struct vcpu *v, gpa_t gpa, unsigned len);
+
 #endif

@@ -618,3 +618,9 @@ int vcpu_complete(struct vcpu *v, struct err *err)
 	v->exit_stashed = rc == 0;
 	return 0;
 }
+
+int vcpu_complete_store(struct vcpu *v, struct err *err)
+{
+	step_count_element(v, GPA(v->run->mmio.phys_addr), v->run->mmio.len);
+	return vcpu_complete(v, err);
+}

@@ -112,6 +112,8 @@ void vcpu_destroy(struct vcpu *v);
 int vcpu_run(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *stop, struct err *err);
 /* Let a pending IN, MMIO or MSR access take effect without executing anything further. */
 int vcpu_complete(struct vcpu *v, struct err *err);
+/* The same for a store to a watched page, which must not show in the clock. */
+int vcpu_complete_store(struct vcpu *v, struct err *err);
 /* Bring an access in progress to an end, with whatever data: before all of the state is replaced. */
 int vcpu_abandon(struct vcpu *v, struct err *err);
 /* KVM has filled the parts of the run area that it was asked for. */
