@@ -376,6 +376,16 @@ last_write() {
 	hindsight index --every 0.2 "$trace"
 	expect "last-write with an index" 0 last-write "$trace" "$address,8"
 	check "last-write with an index: the same answer" cmp -s "$tmp/out" "$tmp/last"
+	# String stores come out element by element where they are watched, and must count as elsewhere.
+	expect "a guest of string stores" 0 record -o "$tmp/strings.trace" --kernel "$BUILD/guests/strings.elf" \
+		--quantum 0.2 --time-rate 3
+	for buffer in b in_handler; do
+		address=0x$(nm "$BUILD/guests/strings.elf" | sed -n "s/ b $buffer\$//p")
+		expect "last-write of $buffer by state" 0 last-write --clock state "$tmp/strings.trace" "$address,64"
+		cp "$tmp/out" "$tmp/by_state"
+		expect "last-write of $buffer" 0 last-write "$tmp/strings.trace" "$address,64"
+		check "last-write of $buffer is the same by each clock" cmp -s "$tmp/out" "$tmp/by_state"
+	done
 	# The first bytes of the guest's text.
 	expect "last-write where nobody wrote" $not_found last-write --physical "$trace" 0x100000
 	check "last-write where nobody wrote: says so" said 'nobody wrote'
