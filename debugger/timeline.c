@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/timeline.h"
 
+#include "debugger/begin.h"
 #include "debugger/index.h"
 #include "vmm/kick.h"
 
@@ -64,6 +65,11 @@ struct machine *timeline_machine(struct timeline *t)
 struct position timeline_position(const struct timeline *t)
 {
 	return replayer_position(t->replay.replayer);
+}
+
+struct snapshots *timeline_snapshots(struct timeline *t)
+{
+	return t->snapshots;
 }
 
 bool timeline_at_end(const struct timeline *t)
@@ -555,6 +561,7 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	ro.watched = on_watched;
 	ro.watched_ctx = t;
 	ro.disk = options->disk;
+	ro.begin = begin_restore;
 	rc = replay_open(&t->replay, path, use_clock, &ro, output, output_ctx, err);
 	if (rc < 0) {
 		free(t);

@@ -38,6 +38,9 @@ struct position timeline_position(const struct timeline *t);
 /* The end of the trace has been reached. */
 bool timeline_at_end(const struct timeline *t);
 
+/* The tree that its checkpoints are in; for more of them. */
+struct snapshots *timeline_snapshots(struct timeline *t);
+
 /* The last boundary of the trace, which is read up to its end for it the first time. */
 int timeline_last(struct timeline *t, struct position *last, struct err *err);
 

@@ -17,6 +17,7 @@
 #define DEVICE_RNG 2u
 #define DEVICE_NET 4u
 #define DEVICE_DISK_THIN 8u
+#define DEVICE_BEGUN 16u     /* no device: where the machine begins */
 #define END_AT_LANDMARK 1u
 #define END_HAS_DIGEST 2u
 
@@ -35,7 +36,8 @@ void trace_machine_encode(const struct trace_machine *tm, struct buf *out)
 	buf_put_u64(out, (uint64_t)tm->config.epoch);
 	buf_put_u8(out, (uint8_t)((tm->config.disk ? DEVICE_DISK : 0) |
 				  (tm->config.rng ? DEVICE_RNG : 0) |
-				  (tm->config.net ? DEVICE_NET : 0) | (tm->thin ? DEVICE_DISK_THIN : 0)));
+				  (tm->config.net ? DEVICE_NET : 0) | (tm->thin ? DEVICE_DISK_THIN : 0) |
+				  (tm->begun ? DEVICE_BEGUN : 0)));
 	buf_put_u8(out, tm->config.ports);
 	buf_put_u8(out, (uint8_t)tm->clock);
 	buf_put_u8(out, tm->cpuid_hidden);
@@ -66,6 +68,7 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	tm->config.rng = devices & DEVICE_RNG;
 	tm->config.net = devices & DEVICE_NET;
 	tm->thin = devices & DEVICE_DISK_THIN;
+	tm->begun = devices & DEVICE_BEGUN;
 	tm->config.ports = reader_u8(&in);
 	clock = reader_u8(&in);
 	tm->cpuid_hidden = reader_u8(&in) != 0;
@@ -88,7 +91,7 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	if (!cpuid_is_xfeatures(tm->config.xfeatures))
 		return err_set(err, EBADMSG, "the trace's machine description has impossible vector registers");
 	tm->clock = (enum clock_kind)clock;
-	if (devices > (DEVICE_DISK | DEVICE_RNG | DEVICE_NET | DEVICE_DISK_THIN) ||
+	if (devices > (DEVICE_DISK | DEVICE_RNG | DEVICE_NET | DEVICE_DISK_THIN | DEVICE_BEGUN) ||
 	    tm->config.ports > VIRTIO_CONSOLE_PORTS || (tm->thin && !tm->config.disk))
 		return err_set(err, EBADMSG, "the trace's machine has devices that this hindsight does not know");
 	if (tm->config.mem_size < MEMORY_MIN || tm->config.mem_size > MEMORY_MAX ||

@@ -583,6 +583,12 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	}
 	r->start = r->last_flush = host_ns();
 	r->last_cpu = host_cpu_ns();
+	/* A machine that begins with a snapshot begins as if behind a boundary. */
+	r->at_boundary = m->started;
+	r->last_digest = r->last_halt = m->boundary;
+	r->last_vtime = m->vtime;
+	if (r->o.clock == CLOCK_EMUL)
+		r->clock_base = vcpu_clock(&m->vcpu[0]);
 	m->nondet = &recorder_ops;
 	m->nondet_ctx = r;
 	set_timer(r, next_quantum(r));

@@ -35,7 +35,7 @@ struct recorder_counts {
 	uint64_t landmark_bytes; /* of these, landmarks */
 };
 
-/* Attach to a machine that has not run yet. w may be NULL (nothing is logged) and stays the caller's. The
+/* Attach to a machine that has not run yet, but may have been restored from a snapshot. w may be NULL (nothing is logged) and stays the caller's. The
  * calling thread must be the one that runs the machine. */
 int recorder_create(struct recorder **r, struct machine *m, const struct recorder_options *options,
 		    struct trace_writer *w, struct err *err);

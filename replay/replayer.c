@@ -503,6 +503,8 @@ int replayer_create(struct replayer **out, struct machine *m, struct replay_file
 	r->search.caution = options->caution > 0 ? options->caution : 1;
 	approach_init(&r->approach, r->search.caution);
 	r->base = vcpu_progress(&m->vcpu[0]);
+	/* With a snapshot the run begins as if behind a boundary, wherever that was. */
+	r->at_boundary = m->started;
 	rc = replay_file_check_host(f, m, err);
 	if (rc == 0)
 		rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
@@ -555,11 +557,21 @@ static int check_end(struct replayer *r, struct err *err)
 	return rc;
 }
 
+/* Only a machine that begins with a snapshot can begin at or behind a target. */
+static bool begins_at_target(const struct replayer *r)
+{
+	return r->m->started && !r->passed && r->o.has_target && r->at_boundary &&
+	       (r->m->boundary > r->o.target.boundary ||
+		(r->m->boundary == r->o.target.boundary && !r->o.target.steps));
+}
+
 int replayer_run(struct replayer *r, struct err *err)
 {
 	int rc;
 
 	r->m->pause = r->hit = false;
+	if (begins_at_target(r))
+		return 0;
 	r->over = !r->count_here;
 	r->count_here = false;
 	r->began = *vcpu_regs(&r->m->vcpu[0]);
