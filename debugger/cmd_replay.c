@@ -89,7 +89,7 @@ static int run(struct session *s, const struct options *o, bool verify, struct e
 
 static int command(int argc, char **argv, bool verify)
 {
-	unsigned takes = TAKES_FILE | TAKES_CLOCK | TAKES_DISK | (verify ? 0 : TAKES_TO | TAKES_PORT_OUTPUT);
+	unsigned takes = TAKES_FILE | TAKES_CLOCK | TAKES_DISK | (verify ? 0 : TAKES_TO | TAKES_PORT_OUTPUT | TAKES_MEMORY);
 	struct replay_options ro = {0};
 	struct session s;
 	struct options o;
@@ -114,7 +114,7 @@ static int command(int argc, char **argv, bool verify)
 	ro.target = o.to;
 	if (session_open(&s, &o, &ro, verify, &err) < 0)
 		return session_fail(&err);
-	if (o.has_to && index_enter(&s.replay, o.to.boundary, &err) < 0)
+	if (o.has_to && index_enter(&s.replay, o.to.boundary, o.snapshot_memory, &err) < 0)
 		status = session_fail(&err);
 	else
 		status = run(&s, &o, verify, &err);

@@ -118,7 +118,8 @@ static int take_at(const struct options *o, struct timeline *t, struct replay_fi
 
 static int take(struct options *o, struct err *err)
 {
-	struct timeline_options to = {.disk = o->disk,
+	struct timeline_options to = {.memory = o->snapshot_memory,
+				      .disk = o->disk,
 				      .interrupt = interrupted,
 				      .interrupt_ctx = (void *)session_catch_interrupts()};
 	struct timeline *t = NULL;
@@ -276,7 +277,8 @@ static const struct subcommand {
 	int (*run)(struct options *o, struct err *err); /* the exit status, or an error */
 	const char *help, *status;
 } subcommands[] = {
-	{"take", "TRACE POS -o FILE", TAKES_FILE | TAKES_POSITION | TAKES_SNAPSHOT | TAKES_CLOCK | TAKES_DISK, take,
+	{"take", "TRACE POS -o FILE", TAKES_FILE | TAKES_POSITION | TAKES_SNAPSHOT | TAKES_CLOCK | TAKES_DISK | TAKES_MEMORY,
+	 take,
 	 "put the state at a position of a trace into a file", "0; 125 if it cannot be done; 130 interrupted."},
 	{"info", "FILE", TAKES_FILE | TAKES_DISK, info, "what is in it", "0."},
 	{"diff", "FILE FILE", TAKES_FILE | TAKES_SECOND | TAKES_DISK, diff, "pages and registers that differ",

@@ -398,10 +398,10 @@ static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, struc
 	return rc == 0 && last ? index_restore(t, r, last, err) : rc;
 }
 
-int index_enter(struct replay *r, uint64_t boundary, struct err *err)
+int index_enter(struct replay *r, uint64_t boundary, uint64_t memory, struct err *err)
 {
 	struct snapshots *t;
-	int rc = snapshots_create(&t, INDEX_MEMORY, INDEX_SPILL_DIR, err);
+	int rc = snapshots_create(&t, memory, INDEX_SPILL_DIR, err);
 
 	if (rc < 0)
 		return rc;

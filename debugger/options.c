@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/options.h"
 
+#include "debugger/index.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -15,6 +17,9 @@
 #define DEFAULT_QUANTUM (5 * NSEC_PER_MSEC)
 /* A session comes to any place in half of it, and the checkpoints stay few. */
 #define DEFAULT_EVERY NSEC_PER_SEC
+/* Below this there is hardly room for what cannot be moved out: the maps, and the states of the devices. */
+#define SNAPSHOT_MEMORY_MIN (16ull << 20)
+#define SNAPSHOT_MEMORY_MAX (1ull << 40)
 
 struct row {
 	const char *name, *arg, *help;
@@ -57,6 +62,7 @@ enum {
 	OPT_EVERY,
 	OPT_RECORD,
 	OPT_POKE,
+	OPT_SNAPSHOT_MEMORY,
 };
 
 static const struct row rows[] = {
@@ -105,6 +111,8 @@ static const struct row rows[] = {
 	{"physical", NULL, "the address is guest-physical", TAKES_ADDRESS | TAKES_LIVE, OPT_PHYSICAL},
 	{"symbols", "FILE", "names and lines: vmlinux or, also as FILE@ADDR, a Linux module; may be repeated",
 	 TAKES_SYMBOLS, OPT_SYMBOLS},
+	{"snapshot-memory", "BYTES", "what checkpoints may take in memory, also as 512M; more goes to /var/tmp (1G)",
+	 TAKES_MEMORY, OPT_SNAPSHOT_MEMORY},
 	{"events", NULL, "list every event", TAKES_EVENTS, OPT_EVENTS},
 	{"json", NULL, "print JSON", TAKES_EVENTS, OPT_JSON},
 	{"help", NULL, "print this", ~0u, 'h'},
@@ -145,6 +153,28 @@ static int parse_double(const char *option, const char *text, double min, double
 	if (end == text || *end || !isfinite(*out) || *out < min || *out > max)
 		return err_set(err, EINVAL, "--%s takes a number from %g to %g, not \"%s\"", option, min, max,
 			       text);
+	return 0;
+}
+
+/* A number of bytes, or of KiB, MiB or GiB with K, M or G behind it. */
+static int parse_bytes(const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *out, struct err *err)
+{
+	static const char units[] = "KMG";
+	const char *unit;
+	unsigned shift = 0;
+	char *end;
+
+	errno = 0;
+	*out = strtoull(text, &end, 0);
+	unit = *end ? strchr(units, *end) : NULL;
+	if (unit) {
+		shift = 10 * (unsigned)(unit - units + 1);
+		end++;
+	}
+	if (errno || end == text || *end || text[0] == '-' || *out > max >> shift || *out << shift < min)
+		return err_set(err, EINVAL, "--%s takes from %" PRIu64 "M to %" PRIu64 "M bytes, not \"%s\"", option,
+			       min >> 20, max >> 20, text);
+	*out <<= shift;
 	return 0;
 }
 
@@ -285,6 +315,9 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		rc = parse_double("max-seconds", arg, 0.001, 1e9, &d, err);
 		o->max_ns = (uint64_t)(d * (double)NSEC_PER_SEC);
 		break;
+	case OPT_SNAPSHOT_MEMORY:
+		rc = parse_bytes("snapshot-memory", arg, SNAPSHOT_MEMORY_MIN, SNAPSHOT_MEMORY_MAX, &o->snapshot_memory, err);
+		break;
 	case OPT_RECORD:
 		o->output = arg;
 		break;
@@ -422,6 +455,7 @@ int options_parse(int argc, char **argv, unsigned takes, struct options *o, stru
 		.quantum = DEFAULT_QUANTUM,
 		.time_rate = 1.0,
 		.every = DEFAULT_EVERY,
+		.snapshot_memory = INDEX_MEMORY,
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		if (rows[i].takes & takes)

@@ -46,6 +46,7 @@ struct options {
 	const char *file, *second;
 	enum clock_choice clock;
 	uint64_t every; /* ns */
+	uint64_t snapshot_memory; /* bytes */
 	bool has_to;
 	struct position to;
 	const char *gdb; /* where gdb is to connect */
@@ -80,6 +81,7 @@ enum {
 	TAKES_SNAPSHOT = 16384,  /* -o, which must be given */
 	TAKES_POSITION = 32768,  /* as an argument */
 	TAKES_SECOND = 65536,    /* another file */
+	TAKES_MEMORY = 262144,   /* what checkpoints may take */
 	TAKES_HELP = 131072,     /* and nothing else */
 };
 

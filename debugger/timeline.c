@@ -557,6 +557,8 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	if (!t)
 		return err_set(err, ENOMEM, "out of memory");
 	t->o = *options;
+	if (!t->o.memory)
+		t->o.memory = INDEX_MEMORY;
 	t->path = path;
 	ro.watched = on_watched;
 	ro.watched_ctx = t;
@@ -567,7 +569,7 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 		free(t);
 		return rc;
 	}
-	rc = snapshots_create(&t->snapshots, options->memory ? options->memory : TIMELINE_MEMORY,
+	rc = snapshots_create(&t->snapshots, t->o.memory,
 			      options->spill_dir ? options->spill_dir : "/var/tmp", err);
 	if (rc == 0)
 		rc = snapshots_attach(t->snapshots, t->replay.machine, err);
@@ -600,6 +602,7 @@ void timeline_close(struct timeline *t)
 void timeline_figures(const struct timeline *t, struct timeline_figures *f)
 {
 	*f = (struct timeline_figures){
-		.checkpoints = t->checkpoints, .kept = t->kept, .restores = t->restores, .retries = t->retries};
+		.checkpoints = t->checkpoints, .kept = t->kept, .restores = t->restores, .retries = t->retries,
+		.memory = t->o.memory};
 	snapshots_figures(t->snapshots, &f->snapshots);
 }
