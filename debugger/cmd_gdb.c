@@ -43,7 +43,9 @@ static int serve(struct gdb_listener *l, struct timeline *t, struct gdb_view *vi
 static int serve_recording(const struct options *o, struct gdb_listener *l, bool once, struct err *err)
 {
 	struct gdb_view view = {0};
-	struct timeline_options to = {.interrupt = gdb_view_interrupted, .interrupt_ctx = &view};
+	struct timeline_options to = {.memory = o->snapshot_memory,
+				      .interrupt = gdb_view_interrupted,
+				      .interrupt_ctx = &view};
 	struct timeline *t = NULL;
 	int rc = host_pin_thread(err);
 
@@ -141,7 +143,7 @@ static void become_gdb(const struct desk *d, int argc, char **argv)
 		args[n++] = "-ex";
 		args[n++] = source;
 	}
-	for (int i = 2; i < argc && n + 1 < (int)ARRAY_SIZE(args); i++)
+	for (int i = 0; i < argc && n + 1 < (int)ARRAY_SIZE(args); i++)
 		args[n++] = argv[i];
 	execvp("gdb", args);
 	fprintf(stderr, "hindsight: cannot start gdb: %s; install it, or use hindsight replay --gdb\n", strerror(errno));
@@ -171,19 +173,31 @@ static int with_gdb(const struct options *o, struct desk *d, int argc, char **ar
 	return rc;
 }
 
+/* How many arguments come up to the file: options begin with a dash, and one of them may have its value behind it. */
+static int own_arguments(int argc, char **argv)
+{
+	int n = 1;
+
+	while (n < argc && argv[n][0] == '-')
+		n += strcmp(argv[n], "--snapshot-memory") == 0 ? 2 : 1;
+	return n < argc ? n + 1 : argc;
+}
+
 int cmd_gdb(int argc, char **argv)
 {
 	struct desk d = {0};
 	struct options o;
 	struct err err = {0};
-	int rc;
+	const unsigned takes = TAKES_FILE | TAKES_MEMORY;
+	int own = own_arguments(argc, argv), rc;
 
 	/* What follows the file is gdb's. */
-	if (options_parse(argc < 2 ? argc : 2, argv, TAKES_FILE, &o, &err) < 0)
+	if (options_parse(own, argv, takes, &o, &err) < 0)
 		return session_fail(&err);
 	if (o.help) {
-		printf("usage: hindsight gdb FILE [GDB ARGUMENTS]\n\nStart gdb on a recording: with the kernel's symbols out of the trace, "
-		       "connected, and with\nhindsight's commands (hindsight help). It goes forward and back.\n");
+		printf("usage: hindsight gdb [OPTIONS] FILE [GDB ARGUMENTS]\n\nStart gdb on a recording: with the kernel's symbols out of the trace, "
+		       "connected, and with\nhindsight's commands (hindsight help). It goes forward and back.\n\n");
+		options_help(stdout, takes);
 		return STATUS_OK;
 	}
 	snprintf(d.dir, sizeof(d.dir), "/tmp/hindsight-gdb.XXXXXX");
@@ -194,7 +208,7 @@ int cmd_gdb(int argc, char **argv)
 	snprintf(d.kernel, sizeof(d.kernel), "%s/kernel", d.dir);
 	snprintf(d.socket, sizeof(d.socket), "%s/gdb", d.dir);
 	find_commands(&d);
-	rc = with_gdb(&o, &d, argc, argv, &err);
+	rc = with_gdb(&o, &d, argc - own, argv + own, &err);
 	unlink(d.kernel);
 	rmdir(d.dir);
 	return rc < 0 ? session_fail(&err) : STATUS_OK;

@@ -10,7 +10,7 @@
 static int make(const struct options *o, struct err *err)
 {
 	struct index_options options = {.every = o->every,
-					.memory = INDEX_MEMORY,
+					.memory = o->snapshot_memory,
 					.output = o->output,
 					.use_clock = o->clock != CLOCK_CHOICE_STATE,
 					.disk = o->disk,
@@ -28,7 +28,7 @@ static int make(const struct options *o, struct err *err)
 
 int cmd_index(int argc, char **argv)
 {
-	unsigned takes = TAKES_FILE | TAKES_INDEX | TAKES_CLOCK | TAKES_DISK;
+	unsigned takes = TAKES_FILE | TAKES_INDEX | TAKES_CLOCK | TAKES_DISK | TAKES_MEMORY;
 	struct options o;
 	struct err err = {0};
 	int rc;

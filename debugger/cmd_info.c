@@ -131,8 +131,9 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 	       tm->config.mem_size, tm->config.seed, tm->config.epoch, tm->quantum, tm->time_rate);
 	print_json_string(tm->cmdline);
 	printf(", \"kernel_bytes\": %" PRIu64 ", \"initrd_bytes\": %" PRIu64 ", \"disk_bytes\": %" PRIu64
-	       ", \"thin\": %s, \"rng\": %s, \"net\": %s, \"ports\": %u},\n \"host\": {\"cpu\": ",
+	       ", \"thin\": %s, \"begun\": %s, \"rng\": %s, \"net\": %s, \"ports\": %u},\n \"host\": {\"cpu\": ",
 	       tm->kernel_size, tm->initrd_size, tm->disk_size, tm->thin ? "true" : "false",
+	       tm->begun ? "true" : "false",
 	       tm->config.rng ? "true" : "false", tm->config.net ? "true" : "false", tm->config.ports);
 	print_json_string(tm->host_cpu);
 	printf(", \"kernel\": ");
@@ -179,6 +180,8 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 	       tm->time_rate, clock_kind_name(tm->clock));
 	printf("files       kernel %" PRIu64 " bytes, initrd %" PRIu64 " bytes, disk %" PRIu64 " bytes%s\n",
 	       tm->kernel_size, tm->initrd_size, tm->disk_size, tm->thin ? ", of which the trace has the hash only" : "");
+	if (tm->begun)
+		printf("begins      with a snapshot\n");
 	devices_parameters(&tm->config, parameters);
 	printf("virtio      %s\n", parameters[0] ? parameters : "nothing");
 	print_safe("cmdline", tm->cmdline);
@@ -198,6 +201,8 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 		printf("end         %s, status %u, after %" PRIu64 " boundaries, guest time %.6f s\n",
 		       machine_end_name(sum->last.end.end), sum->last.end.code, sum->last.boundary,
 		       (double)sum->last.end.vtime / (double)NSEC_PER_SEC);
+	else if (tm->begun && !sum->truncated)
+		printf("end         none: this is a snapshot\n");
 	else
 		printf("end         none: the recorder was cut off after boundary %" PRIu64 "\n",
 		       sum->last.boundary);

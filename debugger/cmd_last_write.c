@@ -185,7 +185,8 @@ static bool interrupted(void *ctx)
 
 static int open_timeline(const struct options *o, struct timeline **t, struct err *err)
 {
-	struct timeline_options options = {.disk = o->disk,
+	struct timeline_options options = {.memory = o->snapshot_memory,
+					   .disk = o->disk,
 					   .interrupt = interrupted,
 					   .interrupt_ctx = (void *)session_catch_interrupts()};
 	enum clock_kind clock;
@@ -233,7 +234,7 @@ static int answer(const struct options *o, bool first, struct err *err)
 
 static int command(int argc, char **argv, bool first)
 {
-	unsigned takes = TAKES_FILE | TAKES_ADDRESS | TAKES_CLOCK | TAKES_DISK | TAKES_SYMBOLS |
+	unsigned takes = TAKES_FILE | TAKES_ADDRESS | TAKES_CLOCK | TAKES_DISK | TAKES_SYMBOLS | TAKES_MEMORY |
 			 (first ? TAKES_AFTER : TAKES_BEFORE);
 	struct options o;
 	struct err err = {0};

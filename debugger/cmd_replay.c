@@ -26,7 +26,8 @@ static void report_divergence(const struct session *s, const char *path)
 {
 	const struct divergence *d = replayer_divergence(s->replay.replayer);
 	struct replay_options as_replayed = {.clock = s->replay.options.clock,
-					     .disk = s->replay.options.disk};
+					     .disk = s->replay.options.disk,
+					     .begin = s->replay.options.begin};
 	struct divergence_site site;
 	struct err err = {0};
 
@@ -42,17 +43,6 @@ static void report_divergence(const struct session *s, const char *path)
 	else
 		fprintf(stderr, "  two more replays agree with each other: the recording did what no replay does.\n"
 				"  A source of nondeterminism is open; see docs/determinism.md\n");
-}
-
-static void report_registers(const struct machine *m)
-{
-	struct kvm_regs regs = event_regs(&m->vcpu[0]);
-	uint64_t value[REGS_COUNT];
-
-	memcpy(value, &regs, sizeof(value));
-	for (unsigned i = 0; i < REGS_COUNT; i++)
-		fprintf(stderr, "%-6s %016" PRIx64 "%s", event_reg_name(i), value[i],
-			i % 4 == 3 || i + 1 == REGS_COUNT ? "\n" : "  ");
 }
 
 static int run(struct session *s, const struct options *o, bool verify, struct err *err)
@@ -81,7 +71,7 @@ static int run(struct session *s, const struct options *o, bool verify, struct e
 		if (at.boundary != o->to.boundary || at.steps != o->to.steps)
 			fprintf(stderr, "hindsight: there is no position %" PRIu64 "+%" PRIu64 ": this boundary came first\n",
 				o->to.boundary, o->to.steps);
-		report_registers(m);
+		session_print_registers(stderr, m);
 		return STATUS_OK;
 	}
 	session_report_end(m, verify ? "verified" : "replayed");
@@ -99,7 +89,7 @@ static int run(struct session *s, const struct options *o, bool verify, struct e
 
 static int command(int argc, char **argv, bool verify)
 {
-	unsigned takes = TAKES_FILE | TAKES_CLOCK | TAKES_DISK | (verify ? 0 : TAKES_TO | TAKES_PORT_OUTPUT);
+	unsigned takes = TAKES_FILE | TAKES_CLOCK | TAKES_DISK | (verify ? 0 : TAKES_TO | TAKES_PORT_OUTPUT | TAKES_MEMORY);
 	struct replay_options ro = {0};
 	struct session s;
 	struct options o;
@@ -124,7 +114,7 @@ static int command(int argc, char **argv, bool verify)
 	ro.target = o.to;
 	if (session_open(&s, &o, &ro, verify, &err) < 0)
 		return session_fail(&err);
-	if (o.has_to && index_enter(&s.replay, o.to.boundary, &err) < 0)
+	if (o.has_to && index_enter(&s.replay, o.to.boundary, o.snapshot_memory, &err) < 0)
 		status = session_fail(&err);
 	else
 		status = run(&s, &o, verify, &err);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
+#include "debugger/begin.h"
 #include "debugger/commands.h"
 #include "debugger/linux.h"
 #include "debugger/net_user.h"
@@ -80,8 +81,29 @@ static void close_inputs(struct inputs *in)
 	terminal_close(in->terminal);
 }
 
+/* A run that goes on from a snapshot. */
+struct branch {
+	const struct replay_file *file; /* NULL: from the start of the guest */
+	struct snapshots *snapshots;
+	struct snapshot *snapshot;
+};
+
+/* Into the state of the snapshot, changed as the user wants it. */
+static int begin_branch(struct branch *b, struct machine *m, const struct options *o, struct err *err)
+{
+	int rc = replay_file_check_host(b->file, m, err);
+
+	if (rc == 0)
+		rc = begin_tree(&b->snapshots, m, b->file, &b->snapshot, err);
+	for (size_t i = 0; i < o->pokes && rc == 0; i++)
+		rc = begin_poke(m, o->poke[i], o->physical, err);
+	if (rc == 0 && o->pokes)
+		rc = snapshot_take(b->snapshots, NULL, &b->snapshot, err);
+	return rc;
+}
+
 static int begin_trace(struct trace_writer **w, const struct options *o, const struct machine *m,
-		       const struct guest_image *image, enum clock_kind clock, struct err *err)
+		       const struct guest_image *image, const struct branch *b, enum clock_kind clock, struct err *err)
 {
 	char cpu[128];
 	struct trace_machine tm = {
@@ -100,7 +122,10 @@ static int begin_trace(struct trace_writer **w, const struct options *o, const s
 
 	cpuid_host_signature(cpu, sizeof(cpu));
 	rc = trace_writer_create(w, o->output, err);
-	return rc < 0 ? rc : recorder_write_head(*w, &tm, image, err);
+	if (rc < 0)
+		return rc;
+	return b->file ? begin_write_head(*w, &tm, image, b->snapshots, b->snapshot, err)
+		       : recorder_write_head(*w, &tm, image, err);
 }
 
 static void report_recording(const struct recorder *r, const struct trace_writer *w, const char *path)
@@ -114,14 +139,17 @@ static void report_recording(const struct recorder *r, const struct trace_writer
 		c->landmark_bytes);
 }
 
-/* One run of the guest, recorded or not. matched: --until came true. */
-static int run_guest(const struct options *o, const struct guest_image *image, bool record, bool *matched)
+/* One run of the guest, recorded or not. from: the snapshot that it goes on from; NULL: none. matched: --until came
+ * true. */
+static int run_guest(const struct options *o, const struct guest_image *image, const struct replay_file *from,
+		     bool record, bool *matched)
 {
 	struct recorder_options ro = {.quantum = o->quantum,
 				      .time_rate = o->time_rate,
 				      .max_ns = o->max_ns,
 				      /* The guest's patience with the network is counted in its own time. */
 				      .realtime = o->realtime || o->machine.net || o->console};
+	struct branch branch = {.file = from};
 	struct inputs inputs = {0};
 	struct trace_writer *w = NULL;
 	struct recorder *recorder = NULL;
@@ -130,10 +158,12 @@ static int run_guest(const struct options *o, const struct guest_image *image, b
 	struct assist_counts assists;
 	struct err err = {0};
 	int status = STATUS_FAILED;
-	int rc = machine_create(&m, &o->machine, image, record, &err);
+	int rc = machine_create(&m, &o->machine, image, record || from, &err);
 
 	memset(inputs.fd, 0xff, sizeof(inputs.fd));
 	*matched = false;
+	if (rc == 0 && from)
+		rc = begin_branch(&branch, m, o, &err);
 	if (rc == 0)
 		rc = options_clock(o, &m->caps, &ro.clock, &err);
 	if (rc == 0)
@@ -141,9 +171,12 @@ static int run_guest(const struct options *o, const struct guest_image *image, b
 	if (rc == 0)
 		rc = open_inputs(&inputs, o, m, &err);
 	if (rc == 0 && record)
-		rc = begin_trace(&w, o, m, image, ro.clock, &err);
+		rc = begin_trace(&w, o, m, image, &branch, ro.clock, &err);
 	if (rc < 0)
 		goto out;
+	/* What the guest writes from now on needs no book-keeping. */
+	snapshots_destroy(branch.snapshots);
+	branch.snapshots = NULL;
 	m->output = console_output;
 	m->output_ctx = console;
 	ro.interrupted = session_catch_interrupts();
@@ -176,6 +209,7 @@ out:
 		status = session_fail(&err);
 	recorder_destroy(recorder);
 	console_destroy(console);
+	snapshots_destroy(branch.snapshots);
 	machine_destroy(m);
 	close_inputs(&inputs);
 	return status;
@@ -187,7 +221,7 @@ static int run_until(struct options *o, const struct guest_image *image)
 	bool matched;
 
 	for (uint64_t i = 0; i <= o->retry; i++, o->machine.seed++) {
-		int status = run_guest(o, image, true, &matched);
+		int status = run_guest(o, image, NULL, true, &matched);
 
 		if (status == STATUS_FAILED || status == STATUS_INTERRUPTED)
 			return status;
@@ -244,7 +278,7 @@ static int run_files(struct options *o, bool record)
 	else if (record && o->retry)
 		status = run_until(o, &image);
 	else
-		status = run_guest(o, &image, record, &matched);
+		status = run_guest(o, &image, NULL, record, &matched);
 	if (image.kernel)
 		munmap((void *)image.kernel, image.kernel_size);
 	if (image.initrd)
@@ -253,6 +287,21 @@ static int run_files(struct options *o, bool record)
 		munmap((void *)image.disk, image.disk_size);
 	free(cmdline);
 	return status;
+}
+
+int run_from_snapshot(struct options *o, const struct replay_file *f)
+{
+	bool matched;
+	struct err err = {0};
+
+	o->machine = f->tm.config;
+	o->thin = f->tm.thin;
+	for (unsigned n = o->machine.ports; n < VIRTIO_CONSOLE_PORTS; n++)
+		if (o->port_input[n]) {
+			err_set(&err, EINVAL, "the machine of the snapshot has no port %u", n);
+			return session_fail(&err);
+		}
+	return run_guest(o, &f->image, f, o->output != NULL, &matched);
 }
 
 static int command(int argc, char **argv, bool record)

@@ -72,10 +72,11 @@ static int checkpoints(struct gdb_view *v, const char *args, struct err *err)
 	(void)err;
 	timeline_figures(v->timeline, &f);
 	gdb_session_print(v->session,
-			  "%u checkpoints with %" PRIu64 " distinct pages in %" PRIu64 " KiB; %" PRIu64
+			  "%u checkpoints, %u of them in the trace, with %" PRIu64 " distinct pages in %" PRIu64 " KiB of %" PRIu64
+			  " (%" PRIu64 " pages compressed, %" PRIu64 " in a file); %" PRIu64
 			  " times gone back to one, %" PRIu64 " times again after a late timer\n",
-			  f.checkpoints, f.snapshots.store.pages, f.snapshots.store.memory >> 10, f.restores,
-			  f.retries);
+			  f.checkpoints, f.kept, f.snapshots.store.pages, f.snapshots.store.memory >> 10,
+			  f.memory >> 10, f.snapshots.store.compressed, f.snapshots.store.spilled, f.restores, f.retries);
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "debugger/index.h"
 
 #include "base/new_file.h"
+#include "debugger/begin.h"
 #include "vmm/kick.h"
 
 #include <errno.h>
@@ -151,7 +152,8 @@ static int make_checkpoints(struct maker *x, const char *trace, struct err *err)
 				    .positions = true,
 				    .slice = SLICE_NS,
 				    .interrupted = x->o->interrupted,
-				    .disk = x->o->disk};
+				    .disk = x->o->disk,
+				    .begin = begin_restore};
 	int rc = replay_open(&x->replay, trace, x->o->use_clock, &ro, on_output, x, err);
 
 	if (rc == 0)
@@ -206,29 +208,19 @@ static int find_end(const char *trace, struct trace_place *end, struct err *err)
 /* Put a snapshot file into frames behind what fd holds up to `end`. */
 static int append(int fd, struct trace_place end, int file, uint64_t *bytes, struct err *err)
 {
-	uint8_t *piece = malloc(TRACE_FRAME_RAW_MAX);
 	struct trace_writer *w;
-	ssize_t n;
 	int rc, own = dup(fd);
 
-	if (!piece || own < 0) {
-		rc = err_set(err, ENOMEM, "out of memory");
-		goto out;
-	}
+	if (own < 0)
+		return err_sys(err, errno, "cannot write the trace");
 	rc = trace_writer_continue(&w, own, end, err);
 	if (rc < 0)
-		goto out;
-	lseek(file, 0, SEEK_SET);
-	while (rc == 0 && (n = read(file, piece, TRACE_FRAME_RAW_MAX)) != 0)
-		rc = n < 0 ? err_sys(err, errno, "cannot read the checkpoints again")
-			   : trace_writer_frame(w, TRACE_CHECKPOINTS, piece, (size_t)n, err);
+		return rc;
+	rc = trace_writer_file(w, TRACE_CHECKPOINTS, file, err);
 	*bytes = trace_writer_size(w) - end.offset;
 	if (rc == 0)
-		rc = trace_writer_close(w, err);
-	else
-		trace_writer_close(w, NULL);
-out:
-	free(piece);
+		return trace_writer_close(w, err);
+	trace_writer_close(w, NULL);
 	return rc;
 }
 
@@ -406,10 +398,10 @@ static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, struc
 	return rc == 0 && last ? index_restore(t, r, last, err) : rc;
 }
 
-int index_enter(struct replay *r, uint64_t boundary, struct err *err)
+int index_enter(struct replay *r, uint64_t boundary, uint64_t memory, struct err *err)
 {
 	struct snapshots *t;
-	int rc = snapshots_create(&t, INDEX_MEMORY, INDEX_SPILL_DIR, err);
+	int rc = snapshots_create(&t, memory, INDEX_SPILL_DIR, err);
 
 	if (rc < 0)
 		return rc;

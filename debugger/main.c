@@ -18,6 +18,7 @@ static const struct {
 	{"verify", cmd_verify, "replay a trace and compare everything that was recorded"},
 	{"info", cmd_info, "what is in a trace"},
 	{"index", cmd_index, "leave checkpoints in a trace, for quick sessions"},
+	{"snapshot", cmd_snapshot, "take a state out of a trace, compare two, go on live from one"},
 	{"gdb", cmd_gdb, "start gdb on a trace, forward and back"},
 	{"last-write", cmd_last_write, "who wrote to an address last"},
 	{"first-write", cmd_first_write, "who wrote to an address first after a position"},

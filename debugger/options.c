@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/options.h"
 
+#include "debugger/index.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -15,6 +17,9 @@
 #define DEFAULT_QUANTUM (5 * NSEC_PER_MSEC)
 /* A session comes to any place in half of it, and the checkpoints stay few. */
 #define DEFAULT_EVERY NSEC_PER_SEC
+/* Below this there is hardly room for what cannot be moved out: the maps, and the states of the devices. */
+#define SNAPSHOT_MEMORY_MIN (16ull << 20)
+#define SNAPSHOT_MEMORY_MAX (1ull << 40)
 
 struct row {
 	const char *name, *arg, *help;
@@ -56,11 +61,17 @@ enum {
 	OPT_PORT_OUTPUT,
 	OPT_SYMBOLS,
 	OPT_EVERY,
+	OPT_RECORD,
+	OPT_POKE,
+	OPT_SNAPSHOT_MEMORY,
 };
 
 static const struct row rows[] = {
-	{"output", "FILE", "trace to write (-o FILE)", TAKES_OUTPUT | TAKES_INDEX, 'o'},
+	{"output", "FILE", "file to write (-o FILE)", TAKES_OUTPUT | TAKES_INDEX | TAKES_SNAPSHOT, 'o'},
 	{"every", "S", "a checkpoint for each so many seconds of replaying (1)", TAKES_INDEX, OPT_EVERY},
+	{"record", "FILE", "record the branch into a trace of its own", TAKES_LIVE, OPT_RECORD},
+	{"poke", "ADDR=BYTES", "first write these bytes (hexadecimal, as they lie in memory); may be repeated", TAKES_LIVE,
+	 OPT_POKE},
 	{"kernel", "FILE", "guest kernel: ELF64, PVH, multiboot 1 or 2, or Linux (vmlinux, bzImage)", TAKES_GUEST,
 	 OPT_KERNEL},
 	{"initrd", "FILE", "initial RAM disk, or the module of a multiboot kernel", TAKES_GUEST, OPT_INITRD},
@@ -74,35 +85,37 @@ static const struct row rows[] = {
 	{"net", "user", "a virtio network card behind a user-mode NAT; implies --realtime", TAKES_GUEST, OPT_NET},
 	{"ports", "N", "a virtio console with N ports (1 to 4); port 0 goes to standard output", TAKES_GUEST,
 	 OPT_PORTS},
-	{"port-input", "N:FILE", "input of port N", TAKES_GUEST, OPT_PORT_INPUT},
+	{"port-input", "N:FILE", "input of port N", TAKES_GUEST | TAKES_LIVE, OPT_PORT_INPUT},
 	{"port-output", "FILE", "what port N from 1 on sends goes to FILE.N; else nowhere", TAKES_PORT_OUTPUT, OPT_PORT_OUTPUT},
 	{"mem", "MIB", "guest RAM in MiB (64)", TAKES_GUEST, OPT_MEM},
-	{"input", "FILE", "serial input: a file, a FIFO, or - for standard input", TAKES_GUEST, OPT_INPUT},
+	{"input", "FILE", "serial input: a file, a FIFO, or - for standard input", TAKES_GUEST | TAKES_LIVE, OPT_INPUT},
 	{"console", NULL, "your terminal is the guest's: the serial port, or port 0 of --ports; implies --realtime",
 	 TAKES_GUEST, OPT_CONSOLE},
 	{"seed", "N", "seed of the guest's entropy and of interrupt timing (0)", TAKES_GUEST, OPT_SEED},
 	{"epoch", "SECONDS", "date of the clock chip at the start, since 1970 UTC (946684800)", TAKES_GUEST,
 	 OPT_EPOCH},
 	{"time-rate", "R", "guest time that passes per host time while the guest computes (1.0)",
-	 TAKES_GUEST, OPT_RATE},
-	{"quantum", "MS", "look after this many ms of computing whether a timer is due (5)", TAKES_GUEST,
+	 TAKES_GUEST | TAKES_LIVE, OPT_RATE},
+	{"quantum", "MS", "look after this many ms of computing whether a timer is due (5)", TAKES_GUEST | TAKES_LIVE,
 	 OPT_QUANTUM},
-	{"max-seconds", "S", "stop after this much host time", TAKES_GUEST, OPT_MAX},
+	{"max-seconds", "S", "stop after this much host time", TAKES_GUEST | TAKES_LIVE, OPT_MAX},
 	{"until", "REGEX", "stop when a line of serial output matches; or, for Linux: panic, oops, warn, hung",
-	 TAKES_GUEST, OPT_UNTIL},
+	 TAKES_GUEST | TAKES_LIVE, OPT_UNTIL},
 	{"retry", "N", "record up to N times more, each with the next seed, until --until matches",
 	 TAKES_OUTPUT, OPT_RETRY},
 	{"realtime", NULL, "sleep while the guest is halted, to keep pace with the host's clock",
-	 TAKES_GUEST, OPT_REALTIME},
+	 TAKES_GUEST | TAKES_LIVE, OPT_REALTIME},
 	{"clock", "KIND", "how places are found again: auto, emul or state (auto)", TAKES_CLOCK, OPT_CLOCK},
 	{"to", "POS", "stop at this position: BOUNDARY or BOUNDARY+STEPS", TAKES_TO, OPT_TO},
 	{"gdb", "ADDR", "wait for gdb at this Unix socket (a path) or port of this machine, instead of replaying", TAKES_TO, OPT_GDB},
 	{"gdb-allow-remote", NULL, "ADDR may be one that other machines reach", TAKES_TO, OPT_GDB_ALLOW_REMOTE},
 	{"before", "POS", "look only at what happened before this position", TAKES_BEFORE, OPT_BEFORE},
 	{"after", "POS", "look only at what happened after this position", TAKES_AFTER, OPT_AFTER},
-	{"physical", NULL, "the address is guest-physical", TAKES_ADDRESS, OPT_PHYSICAL},
+	{"physical", NULL, "the address is guest-physical", TAKES_ADDRESS | TAKES_LIVE, OPT_PHYSICAL},
 	{"symbols", "FILE", "names and lines: vmlinux or, also as FILE@ADDR, a Linux module; may be repeated",
 	 TAKES_SYMBOLS, OPT_SYMBOLS},
+	{"snapshot-memory", "BYTES", "what checkpoints may take in memory, also as 512M; more goes to /var/tmp (1G)",
+	 TAKES_MEMORY, OPT_SNAPSHOT_MEMORY},
 	{"events", NULL, "list every event", TAKES_EVENTS, OPT_EVENTS},
 	{"json", NULL, "print JSON", TAKES_EVENTS, OPT_JSON},
 	{"help", NULL, "print this", ~0u, 'h'},
@@ -143,6 +156,28 @@ static int parse_double(const char *option, const char *text, double min, double
 	if (end == text || *end || !isfinite(*out) || *out < min || *out > max)
 		return err_set(err, EINVAL, "--%s takes a number from %g to %g, not \"%s\"", option, min, max,
 			       text);
+	return 0;
+}
+
+/* A number of bytes, or of KiB, MiB or GiB with K, M or G behind it. */
+static int parse_bytes(const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *out, struct err *err)
+{
+	static const char units[] = "KMG";
+	const char *unit;
+	unsigned shift = 0;
+	char *end;
+
+	errno = 0;
+	*out = strtoull(text, &end, 0);
+	unit = *end ? strchr(units, *end) : NULL;
+	if (unit) {
+		shift = 10 * (unsigned)(unit - units + 1);
+		end++;
+	}
+	if (errno || end == text || *end || text[0] == '-' || *out > max >> shift || *out << shift < min)
+		return err_set(err, EINVAL, "--%s takes from %" PRIu64 "M to %" PRIu64 "M bytes, not \"%s\"", option,
+			       min >> 20, max >> 20, text);
+	*out <<= shift;
 	return 0;
 }
 
@@ -286,6 +321,18 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 		rc = parse_double("max-seconds", arg, 0.001, 1e9, &d, err);
 		o->max_ns = (uint64_t)(d * (double)NSEC_PER_SEC);
 		break;
+	case OPT_SNAPSHOT_MEMORY:
+		rc = parse_bytes("snapshot-memory", arg, SNAPSHOT_MEMORY_MIN, SNAPSHOT_MEMORY_MAX, &o->snapshot_memory, err);
+		break;
+	case OPT_RECORD:
+		o->output = arg;
+		break;
+	case OPT_POKE:
+		if (o->pokes == POKES_MAX)
+			rc = err_set(err, EINVAL, "--poke can be given %d times", POKES_MAX);
+		else
+			o->poke[o->pokes++] = arg;
+		break;
 	case OPT_EVERY:
 		rc = parse_double("every", arg, 0.001, 1e6, &d, err);
 		o->every = (uint64_t)(d * (double)NSEC_PER_SEC);
@@ -359,6 +406,15 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 		if (rc < 0)
 			return rc;
 	}
+	if ((takes & TAKES_POSITION) && i < argc) {
+		int rc = position_parse(argv[i++], &o->to, err);
+
+		if (rc < 0)
+			return rc;
+		o->has_to = true;
+	}
+	if ((takes & TAKES_SECOND) && i < argc)
+		o->second = argv[i++];
 	/* The guest may be given as its kernel alone. */
 	if ((takes & TAKES_GUEST) && i < argc && !o->kernel)
 		o->kernel = argv[i++];
@@ -367,6 +423,12 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 			       argv[0]);
 	if ((takes & TAKES_FILE) && !o->file)
 		return err_set(err, EINVAL, "give a trace file; see hindsight %s --help", argv[0]);
+	if ((takes & TAKES_POSITION) && !o->has_to)
+		return err_set(err, EINVAL, "give a position; see hindsight %s --help", argv[0]);
+	if ((takes & TAKES_SECOND) && !o->second)
+		return err_set(err, EINVAL, "give two snapshots; see hindsight %s --help", argv[0]);
+	if ((takes & TAKES_SNAPSHOT) && !o->output)
+		return err_set(err, EINVAL, "give the snapshot to write with -o FILE");
 	if ((takes & TAKES_ADDRESS) && !o->length)
 		return err_set(err, EINVAL, "give an address; see hindsight %s --help", argv[0]);
 	if ((takes & TAKES_GUEST) && !o->kernel)
@@ -375,7 +437,7 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 		return err_set(err, EINVAL, "give the trace to write with -o FILE");
 	if (o->thin && !o->disk)
 		return err_set(err, EINVAL, "--thin is about the disk: give one with --disk FILE");
-	for (unsigned n = o->machine.ports; n < VIRTIO_CONSOLE_PORTS; n++)
+	for (unsigned n = o->machine.ports; (takes & TAKES_GUEST) && n < VIRTIO_CONSOLE_PORTS; n++)
 		if (o->port_input[n])
 			return err_set(err, EINVAL, "there is no port %u: have more with --ports %u", n, n + 1);
 	if (o->console && (o->machine.ports ? o->port_input[0] : o->input))
@@ -405,6 +467,7 @@ int options_parse(int argc, char **argv, unsigned takes, struct options *o, stru
 		.quantum = DEFAULT_QUANTUM,
 		.time_rate = 1.0,
 		.every = DEFAULT_EVERY,
+		.snapshot_memory = INDEX_MEMORY,
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
 		if (rows[i].takes & takes)
@@ -412,7 +475,7 @@ int options_parse(int argc, char **argv, unsigned takes, struct options *o, stru
 						     NULL, rows[i].id};
 	optind = 0;
 	opterr = 0;
-	while ((id = getopt_long(argc, argv, takes & (TAKES_OUTPUT | TAKES_INDEX) ? "ho:" : "h", table, NULL)) != -1) {
+	while ((id = getopt_long(argc, argv, takes & (TAKES_OUTPUT | TAKES_INDEX | TAKES_SNAPSHOT) ? "ho:" : "h", table, NULL)) != -1) {
 		int rc;
 
 		if (id == '?')

@@ -25,6 +25,7 @@ enum {
 
 /* A kernel and the modules one looks into. */
 #define SYMBOLS_FILES_MAX 16
+#define POKES_MAX 16
 
 enum clock_choice { CLOCK_CHOICE_AUTO, CLOCK_CHOICE_EMUL, CLOCK_CHOICE_STATE };
 
@@ -42,9 +43,10 @@ struct options {
 	/* The trace. */
 	const char *output;
 	bool thin;
-	const char *file;
+	const char *file, *second;
 	enum clock_choice clock;
 	uint64_t every; /* ns */
+	uint64_t snapshot_memory; /* bytes */
 	bool has_to;
 	struct position to;
 	const char *gdb; /* where gdb is to connect */
@@ -53,6 +55,8 @@ struct options {
 	gva_t address;
 	uint64_t length;
 	bool events, json, physical;
+	const char *poke[POKES_MAX]; /* ADDR=BYTES */
+	size_t pokes;
 	const char *symbol_file[SYMBOLS_FILES_MAX]; /* FILE or FILE@ADDR */
 	size_t symbols;
 	bool help;
@@ -73,6 +77,12 @@ enum {
 	TAKES_INDEX = 1024,
 	TAKES_AFTER = 2048,
 	TAKES_SYMBOLS = 4096,
+	TAKES_LIVE = 8192,       /* how a guest runs, of those of TAKES_GUEST */
+	TAKES_SNAPSHOT = 16384,  /* -o, which must be given */
+	TAKES_POSITION = 32768,  /* as an argument */
+	TAKES_SECOND = 65536,    /* another file */
+	TAKES_MEMORY = 262144,   /* what checkpoints may take */
+	TAKES_HELP = 131072,     /* and nothing else */
 };
 
 /* Parse argv (argv[0] is the command's name). */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/session.h"
 
+#include "debugger/begin.h"
 #include "debugger/linux.h"
 #include "vmm/kick.h"
 
@@ -197,6 +198,7 @@ int session_open(struct session *s, const struct options *o, const struct replay
 	*s = (struct session){0};
 	options.interrupted = session_catch_interrupts();
 	options.disk = o->disk;
+	options.begin = begin_restore;
 	if (rc == 0 && !quiet)
 		rc = console_create(&s->console, NULL, NULL, o->port_output, err);
 	if (rc == 0)
@@ -286,6 +288,17 @@ void session_print_counts(FILE *to, const char *label, const struct assist_count
 		fprintf(to, " %" PRIu64, counts->of[i].count);
 	}
 	fputc('\n', to);
+}
+
+void session_print_registers(FILE *to, const struct machine *m)
+{
+	struct kvm_regs regs = event_regs(&m->vcpu[0]);
+	uint64_t value[REGS_COUNT];
+
+	memcpy(value, &regs, sizeof(value));
+	for (unsigned i = 0; i < REGS_COUNT; i++)
+		fprintf(to, "%-6s %016" PRIx64 "%s", event_reg_name(i), value[i],
+			i % 4 == 3 || i + 1 == REGS_COUNT ? "\n" : "  ");
 }
 
 int session_fail(const struct err *err)

@@ -61,9 +61,13 @@ void session_report_end(const struct machine *m, const char *what);
 /* cmd_gdb.c: serve the recording o->file to gdb at o->gdb. Returns the exit status. */
 int gdb_serve_replay(const struct options *o);
 
+/* cmd_run.c: go on live from the snapshot that the trace begins with, into o->output if given. Returns the exit status. */
+int run_from_snapshot(struct options *o, const struct replay_file *f);
+
 /* Name the instructions found in user code that a replay cannot repeat; nothing if there are none. */
 void session_print_user_code(const struct user_code *u);
 
+void session_print_registers(FILE *to, const struct machine *m);
 /* "sse 12, syscall 345"; nothing if there was nothing. */
 void session_print_counts(FILE *to, const char *label, const struct assist_counts *counts);
 /* Print the sentence and return STATUS_FAILED. */

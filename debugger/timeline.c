@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/timeline.h"
 
+#include "debugger/begin.h"
 #include "debugger/index.h"
 #include "vmm/kick.h"
 
@@ -589,17 +590,20 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	if (!t)
 		return err_set(err, ENOMEM, "out of memory");
 	t->o = *options;
+	if (!t->o.memory)
+		t->o.memory = INDEX_MEMORY;
 	t->path = path;
 	ro.watched = on_watched;
 	ro.loaded = on_loaded;
 	ro.watched_ctx = t;
 	ro.disk = options->disk;
+	ro.begin = begin_restore;
 	rc = replay_open(&t->replay, path, use_clock, &ro, output, output_ctx, err);
 	if (rc < 0) {
 		free(t);
 		return rc;
 	}
-	rc = snapshots_create(&t->snapshots, options->memory ? options->memory : TIMELINE_MEMORY,
+	rc = snapshots_create(&t->snapshots, t->o.memory,
 			      options->spill_dir ? options->spill_dir : "/var/tmp", err);
 	if (rc == 0)
 		rc = snapshots_attach(t->snapshots, t->replay.machine, err);
@@ -632,6 +636,7 @@ void timeline_close(struct timeline *t)
 void timeline_figures(const struct timeline *t, struct timeline_figures *f)
 {
 	*f = (struct timeline_figures){
-		.checkpoints = t->checkpoints, .kept = t->kept, .restores = t->restores, .retries = t->retries};
+		.checkpoints = t->checkpoints, .kept = t->kept, .restores = t->restores, .retries = t->retries,
+		.memory = t->o.memory};
 	snapshots_figures(t->snapshots, &f->snapshots);
 }

@@ -12,7 +12,7 @@
 #include "snapshot/snapshot.h"
 
 struct timeline_options {
-	uint64_t memory;       /* bytes that checkpoints may take in all; 0: TIMELINE_MEMORY */
+	uint64_t memory;       /* bytes that checkpoints may take in all; 0: INDEX_MEMORY */
 	const char *spill_dir; /* for what is over; NULL: /var/tmp */
 	const char *disk;      /* see replay_options */
 	/* Asked several times a second: true ends a long run where it is. May be NULL. */
@@ -22,8 +22,6 @@ struct timeline_options {
 	void (*progress)(void *ctx, struct position now, struct position target);
 	void *progress_ctx;
 };
-
-#define TIMELINE_MEMORY (1ull << 30)
 
 struct timeline;
 
@@ -89,6 +87,7 @@ struct timeline_figures {
 	unsigned checkpoints, kept; /* kept: those of the trace's index */
 	uint64_t restores, retries; /* retries: a late timer made a run go past its target */
 	struct snapshots_figures snapshots;
+	uint64_t memory; /* what they may take */
 };
 
 void timeline_figures(const struct timeline *t, struct timeline_figures *f);

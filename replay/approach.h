@@ -10,8 +10,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* No run covers more than this part of the way: instructions differ in cost, and the way is measured with the fastest
+ * stretch seen; arrivals (vcpu_progress), which count for targets, shorten it. */
+#define APPROACH_LANDMARK 0.8
+#define APPROACH_TARGET 0.6
+
 struct approach {
-	double part;         /* no run covers more of the way than this */
+	double part;         /* one of those */
 	double ns_per_count; /* least seen so far; 0: nothing seen */
 	double ns_guess;     /* used until then */
 	double late;         /* ns by which kicks have lately come late */

@@ -97,6 +97,7 @@ static int open_twins(struct replay *a, struct replay *b, const char *path,
 	bool use_clock = as_replayed->clock == CLOCK_EMUL;
 	struct replay_options plain = {.interrupted = as_replayed->interrupted,
 				       .disk = as_replayed->disk,
+				       .begin = as_replayed->begin,
 				       .has_target = true,
 				       .target = at};
 	struct replay_options same = plain;

@@ -17,6 +17,7 @@
 #define DEVICE_RNG 2u
 #define DEVICE_NET 4u
 #define DEVICE_DISK_THIN 8u
+#define DEVICE_BEGUN 16u     /* no device: where the machine begins */
 /* Bits of the recording host's kind. */
 #define HOST_CPUID_HIDDEN 1u
 #define HOST_ENTRY_SEEN 2u
@@ -39,7 +40,8 @@ void trace_machine_encode(const struct trace_machine *tm, struct buf *out)
 	buf_put_u64(out, (uint64_t)tm->config.epoch);
 	buf_put_u8(out, (uint8_t)((tm->config.disk ? DEVICE_DISK : 0) |
 				  (tm->config.rng ? DEVICE_RNG : 0) |
-				  (tm->config.net ? DEVICE_NET : 0) | (tm->thin ? DEVICE_DISK_THIN : 0)));
+				  (tm->config.net ? DEVICE_NET : 0) | (tm->thin ? DEVICE_DISK_THIN : 0) |
+				  (tm->begun ? DEVICE_BEGUN : 0)));
 	buf_put_u8(out, tm->config.ports);
 	buf_put_u8(out, (uint8_t)tm->clock);
 	buf_put_u8(out, (uint8_t)((tm->cpuid_hidden ? HOST_CPUID_HIDDEN : 0) |
@@ -71,6 +73,7 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	tm->config.rng = devices & DEVICE_RNG;
 	tm->config.net = devices & DEVICE_NET;
 	tm->thin = devices & DEVICE_DISK_THIN;
+	tm->begun = devices & DEVICE_BEGUN;
 	tm->config.ports = reader_u8(&in);
 	clock = reader_u8(&in);
 	host = reader_u8(&in);
@@ -97,7 +100,7 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	tm->clock = (enum clock_kind)clock;
 	if (host > (HOST_CPUID_HIDDEN | HOST_ENTRY_SEEN))
 		return err_set(err, EBADMSG, "the trace's machine description has an impossible kind of host");
-	if (devices > (DEVICE_DISK | DEVICE_RNG | DEVICE_NET | DEVICE_DISK_THIN) ||
+	if (devices > (DEVICE_DISK | DEVICE_RNG | DEVICE_NET | DEVICE_DISK_THIN | DEVICE_BEGUN) ||
 	    tm->config.ports > VIRTIO_CONSOLE_PORTS || (tm->thin && !tm->config.disk))
 		return err_set(err, EBADMSG, "the trace's machine has devices that this hindsight does not know");
 	if (tm->config.mem_size < MEMORY_MIN || tm->config.mem_size > MEMORY_MAX ||

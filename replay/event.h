@@ -26,6 +26,7 @@ struct trace_machine {
 	uint64_t quantum;      /* ns; for information */
 	double time_rate;      /* vtime per host time at landmarks; for information */
 	uint64_t kernel_size, initrd_size, disk_size;
+	bool begun;            /* the machine begins with a snapshot, not with a loaded kernel */
 	bool thin;             /* of the disk only the hash is in the trace */
 	uint64_t disk_hash;    /* XXH3-64 of the image, if thin */
 	char *cmdline;         /* owned */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "replay/replayer.h"
 
+#include "base/new_file.h"
 #include "vmm/cpuid.h"
 
 #include <errno.h>
@@ -11,6 +12,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* State, data and label of a snapshot, and the heads of their records. */
+#define BEGIN_STATE_MAX (96ull << 20)
 
 /* One of the guest's files, put together from its frames in a file of its own, so that long runs of zeros, which a
  * disk image has, take no memory. */
@@ -114,6 +118,31 @@ static int read_files(struct replay_file *f, struct incoming file[TRACE_FILES], 
 	return 0;
 }
 
+/* The pieces of the snapshot file that the machine begins with, on disk: they may be many. What they are is seen by who
+ * uses them. */
+static int read_begin(struct replay_file *f, struct err *err)
+{
+	struct trace_place before = trace_reader_tell(f->reader);
+	/* Each page with the head of its record; the rest is the devices' state. */
+	uint64_t left = 2 * f->tm.config.mem_size + BEGIN_STATE_MAX;
+	enum trace_frame type;
+	const uint8_t *data;
+	size_t len;
+	int rc = nameless_file_create("/var/tmp", &f->begin_fd, err);
+
+	if (rc < 0)
+		return rc;
+	while ((rc = trace_reader_next(f->reader, &type, &data, &len, err)) > 0 && type == TRACE_BEGIN) {
+		if (len > left)
+			return err_set(err, EBADMSG, "the trace begins with a snapshot of impossible size");
+		left -= len;
+		if (write(f->begin_fd, data, len) != (ssize_t)len)
+			return err_sys(err, errno ? errno : ENOSPC, "no room in /var/tmp for the trace's snapshot");
+		before = trace_reader_tell(f->reader);
+	}
+	return rc < 0 ? rc : trace_reader_seek(f->reader, before, err);
+}
+
 static int read_head(struct replay_file *f, struct err *err)
 {
 	struct incoming file[TRACE_FILES] = {{.fd = -1}, {.fd = -1}, {.fd = -1}};
@@ -146,6 +175,8 @@ static int read_head(struct replay_file *f, struct err *err)
 	for (unsigned i = 0; i < TRACE_FILES; i++)
 		if (file[i].fd >= 0)
 			close(file[i].fd);
+	if (rc == 0 && f->tm.begun)
+		rc = read_begin(f, err);
 	return rc;
 }
 
@@ -200,6 +231,7 @@ int replay_file_open(struct replay_file **out, const char *path, struct err *err
 
 	if (!f)
 		return err_set(err, ENOMEM, "out of memory");
+	f->begin_fd = -1;
 	rc = trace_reader_open(&f->reader, path, err);
 	if (rc == 0)
 		rc = read_head(f, err);
@@ -223,6 +255,8 @@ void replay_file_close(struct replay_file *f)
 		return;
 	trace_reader_close(f->reader);
 	trace_machine_free(&f->tm);
+	if (f->begin_fd >= 0)
+		close(f->begin_fd);
 	unmap(f->image.kernel, f->image.kernel_size);
 	unmap(f->image.initrd, f->image.initrd_size);
 	unmap(f->image.disk, f->image.disk_size);

@@ -10,8 +10,6 @@
  * through the landmark's RIP to the next, by breakpoint, which cannot miss it; or by single steps where passes come
  * too close together.
  */
-/* Instructions differ in cost: the way is measured with the fastest stretch seen, cut by this. */
-#define APPROACH_PART 0.8
 /* A margin of this many passes costs little, and forgives a kick that is later than any before. */
 #define WALK_PASSES 6.0
 /* A pass costs as much as this many steps: getting off the breakpoint, arming it, running into it. */
@@ -83,7 +81,7 @@ void landmark_begin(struct landmark_search *s, struct machine *m, const struct e
 	s->run_wait = 0;
 	s->free_runs = 0;
 	s->walking = s->crowded = false;
-	s->approach.part = APPROACH_PART;
+	s->approach.part = APPROACH_LANDMARK;
 	approach_begin(&s->approach);
 	if (at_boundary && s->by_clock)
 		landmark_base(s, m);

@@ -560,6 +560,11 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	r->last_cpu = host_cpu_ns();
 	r->last_free = r->quiet_from = m->vcpu[0].free_ns;
 	r->last_vtime = m->vtime;
+	/* A machine that begins with a snapshot begins as if behind a boundary. */
+	r->at_boundary = w && m->started;
+	r->last_digest = r->last_halt = m->boundary;
+	if (r->o.clock == CLOCK_EMUL)
+		r->clock_base = vcpu_clock(&m->vcpu[0]);
 	m->nondet = &recorder_ops;
 	m->nondet_ctx = r;
 	set_timer(r, next_quantum(r));

@@ -35,8 +35,8 @@ struct recorder_counts {
 	uint64_t landmark_bytes; /* of these, landmarks */
 };
 
-/* Attach to a machine that has not run yet or, without w, that has. w may be NULL (nothing is logged) and stays the
- * caller's. The calling thread must be the one that runs the machine. */
+/* Attach to a machine that has not run yet, but may have been restored from a snapshot, or, without w, that has run. w may
+ * be NULL (nothing is logged) and stays the caller's. The calling thread must be the one that runs the machine. */
 int recorder_create(struct recorder **r, struct machine *m, const struct recorder_options *options,
 		    struct trace_writer *w, struct err *err);
 /* After machine_run: log the end of the run (m->end) and flush. */

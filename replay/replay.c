@@ -25,6 +25,15 @@ static void take_down(struct replay *r)
 	r->file = NULL;
 }
 
+static int begin(struct replay *r, struct err *err)
+{
+	if (!r->file->tm.begun)
+		return 0;
+	if (!r->options.begin)
+		return err_set(err, ENOTSUP, "the trace begins with a snapshot, which cannot be used here");
+	return r->options.begin(r->machine, r->file, err);
+}
+
 static int set_up(struct replay *r, struct err *err)
 {
 	int rc = replay_file_open(&r->file, r->path, err);
@@ -33,6 +42,8 @@ static int set_up(struct replay *r, struct err *err)
 		rc = replay_file_attach_disk(r->file, r->options.disk, err);
 	if (rc == 0)
 		rc = machine_create(&r->machine, &r->file->tm.config, &r->file->image, true, err);
+	if (rc == 0)
+		rc = begin(r, err);
 	if (rc < 0)
 		return rc;
 	r->machine->output = on_output;

@@ -15,9 +15,6 @@
 /* A replay is looked at this often for the user's interrupt. */
 #define LOOK_NS (100 * NSEC_PER_MSEC)
 
-/* Arrivals (vcpu_progress) and cheap instructions shorten the way to a target: no run covers more than this part of it. */
-#define TARGET_PART 0.6
-
 struct replayer {
 	struct machine *m;
 	struct replay_file *f;
@@ -110,8 +107,7 @@ static int ran_past(struct replayer *r, struct err *err, const char *what)
 }
 
 /* Name the first register that differs; false if none does. */
-static bool registers_differ(const struct kvm_regs *now, const struct kvm_regs *then, char *what,
-			     size_t size)
+static bool registers_differ(const struct kvm_regs *now, const struct kvm_regs *then, char *what, size_t size)
 {
 	const uint64_t *a = (const uint64_t *)now, *b = (const uint64_t *)then;
 
@@ -517,9 +513,11 @@ int replayer_create(struct replayer **out, struct machine *m, struct replay_file
 	r->f = f;
 	r->o = *options;
 	r->search.caution = options->caution > 0 ? options->caution : 1;
-	r->approach.part = TARGET_PART;
+	r->approach.part = APPROACH_TARGET;
 	approach_begin(&r->approach);
 	r->base = vcpu_progress(&m->vcpu[0]);
+	/* With a snapshot the run begins as if behind a boundary, wherever that was. */
+	r->at_boundary = m->started;
 	rc = replay_file_check_host(f, m, err);
 	if (rc == 0)
 		rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
@@ -572,11 +570,21 @@ static int check_end(struct replayer *r, struct err *err)
 	return rc;
 }
 
+/* Only a machine that begins with a snapshot can begin at or behind a target. */
+static bool begins_at_target(const struct replayer *r)
+{
+	return r->m->started && !r->passed && r->o.has_target && r->at_boundary &&
+	       (r->m->boundary > r->o.target.boundary ||
+		(r->m->boundary == r->o.target.boundary && !r->o.target.steps));
+}
+
 int replayer_run(struct replayer *r, struct err *err)
 {
 	int rc;
 
 	r->m->pause = r->hit = false;
+	if (begins_at_target(r))
+		return 0;
 	r->over = !r->count_here;
 	r->count_here = false;
 	r->began = *vcpu_regs(&r->m->vcpu[0]);

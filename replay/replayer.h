@@ -17,6 +17,7 @@ struct replay_file {
 	struct trace_reader *reader;
 	struct trace_machine tm;
 	struct guest_image image; /* its files are mapped, and unmapped by replay_file_close */
+	int begin_fd; /* snapshot file with the first state, if tm.begun; else -1 */
 	/* Position in the events. */
 	struct reader frame;
 	struct event_codec codec;
@@ -79,6 +80,8 @@ struct replay_options {
 	bool positions; /* keep count of steps, where the host has a clock: see replayer_position */
 	const volatile sig_atomic_t *interrupted; /* ends the run; may be NULL */
 	const char *disk; /* image for a trace that has only its hash; else NULL */
+	/* Bring a fresh machine into the first state of a trace that begins with a snapshot. NULL: such are refused. */
+	int (*begin)(struct machine *m, const struct replay_file *f, struct err *err);
 	/* Watched memory; len 0: none. */
 	gpa_t watch;
 	uint64_t watch_len;

@@ -168,6 +168,22 @@ int trace_writer_frame(struct trace_writer *w, enum trace_frame type, const void
 	return 0;
 }
 
+int trace_writer_file(struct trace_writer *w, enum trace_frame type, int fd, struct err *err)
+{
+	uint8_t *piece = malloc(TRACE_FRAME_RAW_MAX);
+	off_t at = 0;
+	ssize_t n;
+	int rc = piece ? 0 : err_set(err, ENOMEM, "out of memory");
+
+	while (rc == 0 && (n = pread(fd, piece, TRACE_FRAME_RAW_MAX, at)) != 0) {
+		rc = n < 0 ? err_sys(err, errno, "cannot read again what is to go into the trace")
+			   : trace_writer_frame(w, type, piece, (size_t)n, err);
+		at += n;
+	}
+	free(piece);
+	return rc;
+}
+
 uint64_t trace_writer_size(const struct trace_writer *w)
 {
 	return w->size;

@@ -29,6 +29,7 @@ enum trace_frame {
 	TRACE_EVENTS = 3,  /* events, see replay/event.h */
 	TRACE_END = 4,     /* nothing follows but checkpoints */
 	TRACE_CHECKPOINTS = 5, /* a piece of a snapshot file; behind all else */
+	TRACE_BEGIN = 6,       /* a piece of a snapshot file: where the machine begins */
 };
 
 /* First byte of a TRACE_FILE frame. */
@@ -51,6 +52,8 @@ int trace_writer_continue(struct trace_writer **w, int fd, struct trace_place at
  * before stays a valid trace. */
 int trace_writer_frame(struct trace_writer *w, enum trace_frame type, const void *data, size_t len,
 		       struct err *err);
+/* All that the file holds, in as many frames as it takes. */
+int trace_writer_file(struct trace_writer *w, enum trace_frame type, int fd, struct err *err);
 /* Bytes written so far. */
 uint64_t trace_writer_size(const struct trace_writer *w);
 /* Close; 0 or the error of the last write-back. Frees w in any case. */

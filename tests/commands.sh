@@ -197,9 +197,95 @@ index() {
 	expect "verify of an indexed trace" 0 verify "$tmp/indexed.trace"
 	expect "index in place" 0 index --every 0.05 "$tmp/indexed.trace"
 	expect "verify of a trace indexed twice" 0 verify "$tmp/indexed.trace"
+	refuse "too little memory for checkpoints" 'snapshot-memory takes' replay --snapshot-memory 4K "$trace"
+	refuse "no number of bytes" 'snapshot-memory takes' replay --snapshot-memory 1T "$trace"
+	expect "replay --to in little memory" 0 replay --snapshot-memory 16M --to 1 "$tmp/indexed.trace"
 	truncate -s -100 "$tmp/indexed.trace"
 	refuse "info of a cut index" 'checkpoints are cut off' info "$tmp/indexed.trace"
 	refuse "no time between checkpoints" 'every takes' index --every 0 "$trace"
+}
+
+# Live from a state in a recording, and what if something were otherwise there.
+snapshots() {
+	local rip n at pids=() state=$tmp/state.snapshot other=$tmp/other.snapshot branch=$tmp/branch.trace
+
+	for n in take info diff run; do
+		expect "snapshot $n --help" 0 snapshot "$n" --help
+		check "snapshot $n --help: on stdout" printed "^usage: hindsight snapshot $n"
+	done
+	# A boundary with some instructions behind it.
+	for ((at = 200; at < 240; at++)); do
+		hindsight snapshot take -o "$state" "$trace" "$at+2"
+		said "position $at+2," && break
+	done
+	check "snapshot take: status 0" is_status 0
+	check "snapshot take: says where" said "position $at+2,"
+	expect "snapshot info" 0 snapshot info "$state"
+	check "snapshot info: the position" printed "^position  *$at+2\$"
+	rip=0x$(sed -n 's/^rip *\([0-9a-f]*\).*/\1/p' "$tmp/out")
+	hindsight replay --to "$at+2" "$trace"
+	check "snapshot info: the registers" test "$(grep -c "^$(grep ^rip "$tmp/err")" <("$HINDSIGHT" snapshot info "$state"))" = 1
+	expect "snapshot take elsewhere" 0 snapshot take -o "$other" "$trace" $((at + 60))
+	expect "snapshot diff of the same" 0 snapshot diff "$state" "$state"
+	expect "snapshot diff of others" 1 snapshot diff "$state" "$other"
+	check "snapshot diff: pages" printed '^page 0x[0-9a-f]*: [0-9]* bytes differ'
+	hindsight snapshot take -o "$other" "$trace" "$at"
+	expect "snapshot diff two instructions apart" 1 snapshot diff "$state" "$other"
+	check "snapshot diff: registers" printed '^register rip: '
+	cp "$state" "$tmp/state.before"
+
+	# Whether the guest panics depends on when it is interrupted.
+	hindsight snapshot run "$state"
+	check "snapshot run: goes on to the guest's end" said '^hindsight: run: the guest wrote its exit port'
+	hindsight snapshot run --record "$branch" "$state"
+	check "snapshot run --record: goes on to the guest's end" said '^hindsight: recorded: the guest wrote its exit port'
+	n=$status
+	cp "$tmp/out" "$tmp/branch.out"
+	expect "replay of a branch" "$n" replay "$branch"
+	check "replay of a branch: the same output" cmp -s "$tmp/out" "$tmp/branch.out"
+	for n in auto state; do
+		expect "verify of a branch, clock $n" 0 verify --clock "$n" "$branch"
+		check "verify of a branch, clock $n: 0 divergences" said '; 0 divergences$'
+	done
+	expect "replay of a branch to a position" 0 replay --to $((at + 50)) "$branch"
+	check "replay of a branch to a position: stops there" said "stopped at position $((at + 50))+0"
+	expect "replay of a branch to before it began" 0 replay --to 100 "$branch"
+	check "replay of a branch to before it began: stops where it did" said "stopped at position $at+0"
+	expect "index of a branch" 0 index --every 0.01 "$branch"
+	expect "verify of an indexed branch" 0 verify "$branch"
+	expect "snapshot of a branch" 0 snapshot take -o "$tmp/second.snapshot" "$branch" $((at + 60))
+	hindsight snapshot run "$tmp/second.snapshot"
+	check "snapshot run of a branch's snapshot" said '^hindsight: run: the guest wrote its exit port'
+
+	# mov al,N; out 0xf4,al. Several at once: none sees what another writes.
+	for n in 41 42 43; do
+		"$HINDSIGHT" snapshot run --poke "$rip=b0$(printf %x "$n")e6f4" --record "$branch.$n" "$state" \
+			>/dev/null 2>&1 </dev/null &
+		pids+=($!)
+	done
+	for n in 41 42 43; do
+		wait "${pids[n - 41]}"
+		status=$?
+		check "snapshot run --poke: what if it ended with $n" is_status "$n"
+		expect "verify of that branch" 0 verify "$branch.$n"
+	done
+	check "snapshot run: the snapshot is as it was" cmp -s "$state" "$tmp/state.before"
+
+	refuse "snapshot without a command" 'take, info, diff or run' snapshot
+	refuse "snapshot take without a file" 'give the snapshot' snapshot take "$trace" 200
+	refuse "snapshot take without a position" 'give a position' snapshot take -o "$other" "$trace"
+	hindsight snapshot take -o "$tmp/none" "$trace" 100000000
+	check "snapshot take at the end: status $failed_status" is_status "$failed_status"
+	check "snapshot take at the end: says why" said 'run is over'
+	check "snapshot take at the end: no file" test ! -e "$tmp/none"
+	refuse "snapshot run of a recording" 'hindsight snapshot take' snapshot run "$trace"
+	refuse "snapshot diff of a recording" 'hindsight snapshot take' snapshot diff "$state" "$trace"
+	refuse "snapshot diff of one" 'give two' snapshot diff "$state"
+	refuse "nothing to poke" 'nothing to poke' snapshot run --poke 0x1000=xyz "$state"
+	refuse "poke where nothing is" 'no memory' snapshot run --poke 0xdead00000000=00 "$state"
+	refuse "input for a port that is not there" 'no port 1' snapshot run --port-input 1:/dev/null "$state"
+	truncate -s -2000 "$state"
+	refuse "a snapshot that is cut off" 'the snapshot in it is' snapshot run "$state"
 }
 
 info() {
@@ -401,6 +487,7 @@ recording
 usage_errors
 positions
 index
+snapshots
 info
 user_code
 same_output

@@ -254,6 +254,7 @@ static struct trace_machine some_machine(void)
 		.initrd_size = 7,
 		.disk_size = 512,
 		.thin = true,
+		.begun = true,
 		.disk_hash = 0x123456789abcdef0,
 		.cmdline = (char *)"console=ttyS0 \xff\x01 quiet",
 		.host_cpu = (char *)"AuthenticAMD family 25 model 97",
@@ -284,7 +285,7 @@ static void test_machine_identity(void **state)
 	assert_int_equal(out.initrd_size, in.initrd_size);
 	assert_int_equal(out.disk_size, in.disk_size);
 	assert_true(out.disk_hash == in.disk_hash);
-	assert_true(out.thin && out.config.disk && !out.config.rng && !out.config.net);
+	assert_true(out.thin && out.begun && out.config.disk && !out.config.rng && !out.config.net);
 	assert_int_equal(out.config.ports, in.config.ports);
 	assert_string_equal(out.cmdline, in.cmdline);
 	assert_string_equal(out.host_cpu, in.host_cpu);

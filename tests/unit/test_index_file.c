@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
- * The index as part of a trace file: it is found behind an end mark or without one, the events do not notice it, and
- * whatever is done to it, it is refused with a sentence or is what was written.
+ * Snapshots in a trace file. An index is found behind an end mark or without one, and the events do not notice it;
+ * whatever is done to it, or to what a trace begins with, is refused with a sentence or is what was written.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "debugger/begin.h"
 #include "debugger/index.h"
 #include "replay/mark.h"
 #include "snapshot/tree.h"
@@ -154,7 +155,7 @@ static void test_found(void **state)
 	snapshots_destroy(t);
 }
 
-/* Of the index; returns the file's size. */
+/* Of what begins at whole.index; returns the file's size. */
 static size_t damage(uint8_t *data, uint64_t *random)
 {
 	size_t len = whole.size - whole.index;
@@ -217,6 +218,76 @@ static void test_damage(void **state)
 	}
 	print_message("%u damages: %u refused, %u without an index\n", DAMAGES, refused, none);
 	assert_true(refused > DAMAGES - DAMAGES / 20);
+}
+
+/* A trace without events that begins with the first of the nodes. */
+static void write_snapshot(void)
+{
+	struct trace_machine tm = some_machine();
+	struct guest_image image = {.kernel = good.kernel, .kernel_size = sizeof(good.kernel)};
+	struct snapshots *t = new_tree();
+	struct trace_writer *w;
+	struct err err;
+
+	t->mem_size = MEM_SIZE;
+	t->layout = 77;
+	add_node(t, 0);
+	set_file("", 0);
+	assert_int_equal(trace_writer_create(&w, file_path, &err), 0);
+	assert_int_equal(begin_write_head(w, &tm, &image, t, t->first, &err), 0);
+	assert_int_equal(trace_writer_frame(w, TRACE_END, "", 1, &err), 0);
+	assert_int_equal(trace_writer_close(w, &err), 0);
+	snapshots_destroy(t);
+	whole.size = (size_t)lseek(file_fd, 0, SEEK_END);
+	assert_int_equal(pread(file_fd, whole.data, sizeof(whole.data), 0), (ssize_t)whole.size);
+	/* The first frame of the snapshot. */
+	for (whole.index = TRACE_HEADER_SIZE; whole.data[whole.index + 4] != TRACE_BEGIN;) {
+		uint32_t stored;
+
+		memcpy(&stored, whole.data + whole.index + 8, sizeof(stored));
+		whole.index += TRACE_FRAME_SIZE + stored;
+	}
+}
+
+static void test_begin(void **state)
+{
+	static uint8_t data[FILE_MAX + 64];
+	unsigned refused = 0;
+	uint64_t random = 37;
+
+	(void)state;
+	write_snapshot();
+	for (unsigned i = 0; i < DAMAGES; i++) {
+		/* The first time as it is. */
+		size_t size = i ? damage(data, &random) : whole.size;
+		struct snapshots *t = new_tree();
+		struct replay_file *f = NULL;
+		struct snapshot *s;
+		struct err err = {0};
+		struct event e;
+		int rc;
+
+		set_file(i ? data : whole.data, size);
+		rc = replay_file_open(&f, file_path, &err);
+		if (rc == 0)
+			rc = begin_import(t, f, &s, &err);
+		if (rc == 0) {
+			assert_true(f->tm.begun);
+			assert_memory_equal(&s->uid, &uid[0], sizeof(uid[0]));
+			assert_null(snapshots_next(t, s));
+			rc = replay_file_next(f, &e, &err);
+			assert_true(rc <= 0);
+		}
+		if (rc < 0) {
+			assert_explained(rc, &err);
+			refused++;
+		}
+		assert_true(i || rc == 0);
+		replay_file_close(f);
+		snapshots_destroy(t);
+	}
+	print_message("%u damages: %u refused\n", DAMAGES, refused);
+	assert_true(refused > DAMAGES * 8 / 10);
 }
 
 static void assert_same_mark(const struct replay_mark *a, const struct replay_mark *b)
@@ -294,6 +365,7 @@ int main(void)
 		cmocka_unit_test(test_found),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_marks),
+		cmocka_unit_test(test_begin),
 	};
 
 	return cmocka_run_group_tests(tests, trace_setup, trace_teardown);
