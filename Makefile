@@ -22,7 +22,7 @@ dev_SRC := vmm/dev/pic.c vmm/dev/pit.c vmm/dev/uart.c vmm/dev/rtc.c vmm/dev/i804
 	vmm/dev/virtio_net.c
 vmm_SRC := vmm/walk.c vmm/stat.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.c vmm/breakpoint.c vmm/step.c vmm/syscall_repair.c vmm/user_return.c vmm/vcpu_state.c vmm/kick.c vmm/machine.c vmm/watched.c \
 	vmm/devices.c vmm/state.c vmm/witness.c vmm/assist.c vmm/assist_exec.c vmm/assist_xsave.c vmm/assist_system.c vmm/rewrite.c vmm/user_code.c vmm/modules.c vmm/load.c vmm/load_elf.c \
-	vmm/load_linux.c vmm/load_bzimage.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
+	vmm/load_linux.c vmm/load_boot64.c vmm/load_bzimage.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/head.c replay/recorder.c replay/approach.c replay/landmark.c replay/progress.c replay/mark.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
@@ -129,8 +129,9 @@ test:
 test-linux:
 	$(Q)scripts/deps.sh build test linux
 	$(Q)$(MAKE) --no-print-directory all linux
+	$(Q)examples/memtest/fetch.sh $(BUILD)/memtest
 	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt "tests/small_linux.sh $(BUILD)/linux" \
-		examples/linux/session.sh
+		examples/linux/session.sh "tests/memtest.sh $(BUILD)/memtest/memtest86+x64.bin"
 
 # The second kind of host: real kvm_amd with nested paging, inside QEMU.
 .PHONY: test-npt

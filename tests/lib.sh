@@ -56,3 +56,36 @@ host_clocks() {
 }
 
 cpu_count() { nproc 2>/dev/null || echo 1; }
+
+# COMMAND ITEM...: run COMMAND with each item, one at a time on each CPU, the next one wherever one has ended: a
+# recording pins itself to the CPU that it is on, and two might choose the same. Each is a check; what it prints is
+# shown when all are done.
+each_on_a_cpu() {
+	local command=$1 work item cpu workers=()
+
+	shift
+	work=$(mktemp -d)
+	for ((cpu = 0; cpu < $(cpu_count); cpu++)); do
+		(
+			trap - EXIT
+			taskset -p "$(printf '%x' $((1 << cpu)))" "$BASHPID" >/dev/null 2>&1 || true
+			for item; do
+				# Making a directory succeeds once.
+				mkdir "$work/$item" 2>/dev/null || continue
+				# A subshell of its own, where set -e holds.
+				(
+					set -e
+					"$command" "$item"
+				) >"$work/$item/log" 2>&1 &
+				wait $! && : >"$work/$item/good"
+			done
+		) &
+		workers+=($!)
+	done
+	wait "${workers[@]}" || true
+	for item; do
+		sed "s/^/$item: /" "$work/$item/log"
+		if [[ -e $work/$item/good ]]; then check_pass 1; else check_fail "$command $item"; fi
+	done
+	rm -rf "$work"
+}

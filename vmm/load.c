@@ -36,6 +36,8 @@ const char *guest_kind_name(enum guest_kind kind)
 	switch (kind) {
 	case GUEST_LINUX:
 		return "Linux";
+	case GUEST_BOOT64:
+		return "Linux boot protocol";
 	case GUEST_MULTIBOOT2:
 		return "Multiboot 2";
 	case GUEST_MULTIBOOT1:
@@ -356,6 +358,10 @@ static int dispatch(struct load *l, struct err *err)
 		e->kind = GUEST_LINUX;
 		return load_linux(l, elf, err);
 	}
+	if (loader_is_boot64(image)) {
+		e->kind = GUEST_BOOT64;
+		return load_boot64(l, err);
+	}
 	if (load_multiboot2_claims(image, &header)) {
 		e->kind = GUEST_MULTIBOOT2;
 		return load_multiboot2(l, elf, header, err);
@@ -379,7 +385,7 @@ bool loader_is_linux(const struct guest_image *image)
 {
 	struct elf_view elf;
 
-	return load_is_bzimage(image) ||
+	return (load_is_bzimage(image) && !loader_is_boot64(image)) ||
 	       (elf_magic(image) && elf_open(image, &elf, NULL) == 0 && load_linux_claims(&elf));
 }
 

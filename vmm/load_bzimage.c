@@ -191,7 +191,7 @@ int loader_unpack(struct guest_image *image, uint8_t **unpacked, struct err *err
 	int ret;
 
 	*unpacked = NULL;
-	if (!load_is_bzimage(image))
+	if (!load_is_bzimage(image) || loader_is_boot64(image))
 		return 0;
 	ret = find_payload(image, &p, err);
 	if (ret)

@@ -144,6 +144,10 @@ int load_pvh(struct load *l, const struct elf_view *elf, struct err *err);
 
 bool load_linux_claims(const struct elf_view *elf);
 int load_linux(struct load *l, const struct elf_view *elf, struct err *err);
+/* Command line, boot_params with the initrd that lies there, and the state of the 64-bit boot protocol but for RIP. */
+int load_enter_linux(struct load *l, uint64_t initrd, struct err *err);
+/* load_boot64.c */
+int load_boot64(struct load *l, struct err *err);
 
 /* load_bzimage.c */
 

@@ -123,9 +123,21 @@ static int write_boot_params(struct load *l, uint64_t initrd, struct err *err)
 	return ret;
 }
 
+int load_enter_linux(struct load *l, uint64_t initrd, struct err *err)
+{
+	int ret = load_cmdline(l, LINUX_COMMAND_LINE_SIZE, err);
+
+	if (!ret)
+		ret = write_boot_params(l, initrd, err);
+	if (!ret)
+		ret = load_enter_long(l, LINUX_CODE_SELECTOR, LINUX_DATA_SELECTOR, LINUX_CR4,
+				      LINUX_EFER, err);
+	l->entry->regs.rsi = LOW_INFO;
+	return ret;
+}
+
 int load_linux(struct load *l, const struct elf_view *elf, struct err *err)
 {
-	struct kvm_regs *r = &l->entry->regs;
 	uint64_t initrd = 0;
 	int ret = elf_load(l, elf, HIGH_RAM_START, err);
 
@@ -133,13 +145,5 @@ int load_linux(struct load *l, const struct elf_view *elf, struct err *err)
 		ret = elf_entry(l, elf, true, err);
 	if (!ret && l->image->initrd_size > 0)
 		ret = load_initrd_high(l, LINUX_INITRD_MAX + 1ull, &initrd, err);
-	if (!ret)
-		ret = load_cmdline(l, LINUX_COMMAND_LINE_SIZE, err);
-	if (!ret)
-		ret = write_boot_params(l, initrd, err);
-	if (!ret)
-		ret = load_enter_long(l, LINUX_CODE_SELECTOR, LINUX_DATA_SELECTOR, LINUX_CR4,
-				      LINUX_EFER, err);
-	r->rsi = LOW_INFO;
-	return ret;
+	return ret ? ret : load_enter_linux(l, initrd, err);
 }

@@ -14,6 +14,7 @@
 
 enum guest_kind {
 	GUEST_LINUX,      /* ELF64 with Linux's banner or a Linux PVH note: 64-bit boot protocol */
+	GUEST_BOOT64,     /* Linux's boot header without a vmlinux: 64-bit boot protocol */
 	GUEST_MULTIBOOT2, /* header in the first 32 KiB */
 	GUEST_MULTIBOOT1, /* header in the first 8 KiB */
 	GUEST_PVH,        /* ELF with XEN_ELFNOTE_PHYS32_ENTRY */
@@ -50,7 +51,7 @@ struct guest_entry {
 };
 
 /*
- * If the kernel is a bzImage, unpack the vmlinux in it and let image->kernel be that; *unpacked is then
+ * If the kernel is a bzImage with a vmlinux, unpack the vmlinux in it and let image->kernel be that; *unpacked is then
  * what the caller frees, when the image is used no more. Other files are left as they are, with *unpacked
  * NULL. At most 1 GiB; damage and unknown packings are refused.
  */
@@ -58,6 +59,8 @@ int loader_unpack(struct guest_image *image, uint8_t **unpacked, struct err *err
 
 /* True if the file, unpacked or not, is Linux. */
 bool loader_is_linux(const struct guest_image *image);
+/* A program with the boot header of a bzImage that packs no vmlinux, and can be entered in 64-bit mode. */
+bool loader_is_boot64(const struct guest_image *image);
 
 /*
  * Load the image, which is no bzImage any more, into RAM and describe how to enter it. RAM must be fresh, that is zero: what the

@@ -462,8 +462,9 @@ static int site_compare(const void *a, const void *b)
 
 static bool image_is_64bit(const struct guest_image *image)
 {
-	return image->kernel_size > EI_CLASS && memcmp(image->kernel, ELFMAG, SELFMAG) == 0 &&
-	       image->kernel[EI_CLASS] == ELFCLASS64;
+	return loader_is_boot64(image) ||
+	       (image->kernel_size > EI_CLASS && memcmp(image->kernel, ELFMAG, SELFMAG) == 0 &&
+		image->kernel[EI_CLASS] == ELFCLASS64);
 }
 
 int rewrite_text(struct memory *mem, const struct guest_image *image, const struct text_range *text,

@@ -19,7 +19,7 @@
  * Longer forms (operand-size prefix, needed or redundant REX) end in NOPs. A LOCK or REP prefix on
  * these leaves the instruction alone (it faults or is another instruction).
  *
- * ELFCLASS64 images are decoded as 64-bit code, all others as 32-bit code. A 64-bit image's .code32
+ * ELFCLASS64 images and programs with a 64-bit boot header are decoded as 64-bit code, all others as 32-bit code. A 64-bit image's .code32
  * part cannot be told from the rest: RDTSC, RDTSCP and CPUID are encoded equally there, and a
  * decoder that takes INC and DEC (40-4f) for REX prefixes is in step again one instruction later.
  */

@@ -28,7 +28,7 @@ trace=$OUT/leases.trace
 console=$OUT/leases.console
 
 show "$HINDSIGHT" record -o "$trace" --kernel "$LINUX/bzImage" --initrd "$LINUX/initramfs.cpio" \
-	--append "parts=none module=leases options=rounds=400" --until oops --retry 19 --max-seconds 300 |
+	--append "parts=none module=leases options=rounds=4000" --until oops --retry 19 --max-seconds 600 |
 	tr -d '\r' >"$console" || die "no recording ended in an oops (status ${PIPESTATUS[0]})"
 # Of the recordings before the last only the number matters.
 tac "$console" | sed '/Linux version/q' | tac | sed -n '/BUG: /,$p'

@@ -247,6 +247,72 @@ static void header_cut_off(void **state)
 	}
 }
 
+/* A program that only looks like a bzImage to boot loaders. */
+static struct buf program(void)
+{
+	struct buf file = bzimage(GZIP);
+	const size_t more = 0x800;
+
+	/* Still exact, so that reading beyond it shows. */
+	file.data = realloc(file.data, file.len + more);
+	assert_non_null(file.data);
+	memset(file.data + file.len, 0x90, more);
+	file.len = file.cap = file.len + more;
+	put_at(&file, 0x206, 0x020c, 2);
+	put_at(&file, 0x22c, 0x7fffffff, 4); /* initrd_addr_max */
+	put_at(&file, 0x236, 1, 2);	     /* xloadflags: XLF_KERNEL_64 */
+	put_at(&file, 0x248, 0, 8);	     /* payload_offset, payload_length */
+	put_at(&file, 0x258, 0x200000, 8);   /* pref_address */
+	put_at(&file, 0x260, 0x10000, 4);    /* init_size */
+	return file;
+}
+
+static void program_is_entered_where_its_header_says(void **state)
+{
+	const size_t start = (SETUP_SECTS + 1) * 512;
+	struct buf file = program();
+	struct guest_image image = {.kernel = file.data, .kernel_size = file.len};
+	struct run r = load(&file);
+
+	(void)state;
+	assert_false(loader_is_linux(&image));
+	assert_true(loader_is_boot64(&image));
+	assert_loaded(&r, GUEST_BOOT64);
+	assert_int_equal(r.entry.regs.rip, 0x200200);
+	assert_int_equal(r.entry.sregs.cs.l, 1);
+	assert_int_equal(r.entry.text_len, 1);
+	assert_int_equal(r.entry.text[0].size, file.len - start);
+	for (size_t i = start; i < file.len; i++)
+		assert_int_equal(peek(&r, 0x200000 + i - start, 1), file.data[i]);
+	/* boot_params: its header's magic number, and the command line (zero-page.rst). */
+	assert_int_equal(peek(&r, r.entry.regs.rsi + 0x202, 4), 0x53726448);
+	assert_int_equal(peek(&r, peek(&r, r.entry.regs.rsi + 0x228, 4), 4), 0x746f6f72); /* "root" */
+	done(&r, &file);
+}
+
+static void program_refusals(void **state)
+{
+	struct buf file = program();
+
+	(void)state;
+	put_at(&file, 0x260, 0x100, 4);
+	assert_refused(file, "init_size is 0x100");
+	file = program();
+	put_at(&file, 0x1f1, 255, 1);
+	assert_refused(file, "setup_sects is 255");
+	file = program();
+	put_at(&file, 0x258, 0x90000, 8);
+	assert_refused(file, "the program at 0x90000");
+	file = program();
+	put_at(&file, 0x258, UINT64_MAX - 0x800, 8);
+	assert_refused(file, "does not lie in the guest's RAM");
+	/* Without a 64-bit entry there is no way in. */
+	file = program();
+	put_at(&file, 0x236, 0, 2);
+	assert_refused(file, "no vmlinux");
+	survive(program(), 0x2468ac);
+}
+
 /* Whatever is damaged, nothing reads or writes out of bounds. */
 static void damaged_images(void **state)
 {
@@ -263,6 +329,8 @@ int main(void)
 		cmocka_unit_test(is_linux),
 		cmocka_unit_test(refusals),
 		cmocka_unit_test(header_cut_off),
+		cmocka_unit_test(program_is_entered_where_its_header_says),
+		cmocka_unit_test(program_refusals),
 		cmocka_unit_test(damaged_images),
 	};
 
