@@ -15,38 +15,6 @@ struct summary {
 	struct index_figures index;
 };
 
-static void print_event(const struct event *e)
-{
-	char channel[CHANNEL_NAME_MAX];
-
-	printf("  %12" PRIu64 "  %-8s", e->boundary, event_type_name(e->type));
-	switch (e->type) {
-	case EVENT_LANDMARK:
-		printf("  rip 0x%llx", e->landmark.regs.rip);
-		if (e->landmark.has_clock)
-			printf(" after %" PRIu64 " instructions", e->landmark.clock);
-		printf(", %.6f ms pass\n", (double)e->landmark.advance / (double)NSEC_PER_MSEC);
-		break;
-	case EVENT_DIGEST:
-		printf("  state %016" PRIx64 " memory %016" PRIx64 "\n", e->digest.digest.state,
-		       e->digest.digest.memory);
-		break;
-	case EVENT_INPUT:
-		event_channel_name(e->input.channel, channel);
-		printf("  %u bytes to %s%s\n", e->input.len, channel,
-		       e->input.when == INPUT_HALTED	  ? " while halted"
-		       : e->input.when == INPUT_AT_LANDMARK ? " at the landmark"
-							    : "");
-		break;
-	case EVENT_TIME:
-		printf("  %.6f ms pass\n", (double)e->time.advance / (double)NSEC_PER_MSEC);
-		break;
-	case EVENT_END:
-		printf("  %s, status %u\n", machine_end_name(e->end.end), e->end.code);
-		break;
-	}
-}
-
 static int read_events(struct replay_file *f, bool list, struct summary *sum, struct err *err)
 {
 	struct event e;
@@ -56,7 +24,7 @@ static int read_events(struct replay_file *f, bool list, struct summary *sum, st
 		sum->events[e.type]++;
 		sum->last = e;
 		if (list)
-			print_event(&e);
+			session_print_event(stdout, &e);
 	}
 	sum->truncated = replay_file_truncated(f);
 	sum->size = trace_reader_offset(f->reader);

@@ -44,7 +44,7 @@ void gdb_view_tell_branch(struct gdb_view *v, struct gdb_session *s)
 		gdb_session_print(s,
 				  "This is %s now, which goes on live from position %" PRIu64 "+%" PRIu64
 				  " of the recording.\nThe recording stays as it is; back to it: monitor branch leave\n",
-				  b->name, b->from.boundary, b->from.steps);
+				  b->current->name, b->current->from.boundary, b->current->from.steps);
 	else
 		gdb_session_print(s, "Back in the recording, at position %" PRIu64 "+%" PRIu64 "\n", at.boundary, at.steps);
 }
@@ -433,7 +433,7 @@ static int resume(void *ctx, struct gdb_session *s, const struct gdb_resume *r, 
 	else if (rc == 0)
 		rc = r->run == GDB_RUN_CONTINUE ? run_on(v, stop, err) : run_steps(v, stop, err);
 	if (rc == 0 && stop->history_end && v->branches.live)
-		gdb_session_print(s, "The guest of %s is over: %s\n", v->branches.name,
+		gdb_session_print(s, "The guest of %s is over: %s\n", v->branches.current->name,
 				  machine_end_name(machine(v)->end));
 	v->session = NULL;
 	v->resume = NULL;
@@ -474,7 +474,7 @@ static void describe_thread(void *ctx, int thread, char *text, size_t size)
 	(void)thread;
 	if (v->branches.live)
 		snprintf(text, size, "%s code in %s, at boundary %" PRIu64, vcpu_cpl(vcpu(v), NULL) == 3 ? "user" : "kernel",
-			 v->branches.name, machine(v)->boundary);
+			 v->branches.current->name, machine(v)->boundary);
 	else
 		snprintf(text, size, "%s code at position %" PRIu64 "+%" PRIu64,
 			 vcpu_cpl(vcpu(v), NULL) == 3 ? "user" : "kernel", at.boundary, at.steps);

@@ -321,3 +321,35 @@ void session_print_user_code(const struct user_code *u)
 		fprintf(stderr, "  %s at 0x%" PRIx64 " (page tables at 0x%" PRIx64 ")\n",
 			user_instruction_name(place[i].instruction), place[i].gva.v, place[i].cr3);
 }
+
+void session_print_event(FILE *to, const struct event *e)
+{
+	char channel[CHANNEL_NAME_MAX];
+
+	fprintf(to, "  %12" PRIu64 "  %-8s", e->boundary, event_type_name(e->type));
+	switch (e->type) {
+	case EVENT_LANDMARK:
+		fprintf(to, "  rip 0x%llx", e->landmark.regs.rip);
+		if (e->landmark.has_clock)
+			fprintf(to, " after %" PRIu64 " instructions", e->landmark.clock);
+		fprintf(to, ", %.6f ms pass\n", (double)e->landmark.advance / (double)NSEC_PER_MSEC);
+		break;
+	case EVENT_DIGEST:
+		fprintf(to, "  state %016" PRIx64 " memory %016" PRIx64 "\n", e->digest.digest.state,
+		       e->digest.digest.memory);
+		break;
+	case EVENT_INPUT:
+		event_channel_name(e->input.channel, channel);
+		fprintf(to, "  %u bytes to %s%s\n", e->input.len, channel,
+		       e->input.when == INPUT_HALTED	  ? " while halted"
+		       : e->input.when == INPUT_AT_LANDMARK ? " at the landmark"
+							    : "");
+		break;
+	case EVENT_TIME:
+		fprintf(to, "  %.6f ms pass\n", (double)e->time.advance / (double)NSEC_PER_MSEC);
+		break;
+	case EVENT_END:
+		fprintf(to, "  %s, status %u\n", machine_end_name(e->end.end), e->end.code);
+		break;
+	}
+}

@@ -58,6 +58,9 @@ int session_status(const struct machine *m);
 /* On stderr: how it ended, where, how much guest time; what was rewritten in modules. */
 void session_report_end(const struct machine *m, const char *what);
 
+/* One line. */
+void session_print_event(FILE *to, const struct event *e);
+
 /* cmd_gdb.c: serve the recording o->file to gdb at o->gdb. Returns the exit status. */
 int gdb_serve_replay(const struct options *o);
 

@@ -72,6 +72,11 @@ const struct trace_machine *timeline_trace(const struct timeline *t)
 	return &t->replay.file->tm;
 }
 
+const char *timeline_path(const struct timeline *t)
+{
+	return t->path;
+}
+
 struct snapshots *timeline_snapshots(struct timeline *t)
 {
 	return t->snapshots;

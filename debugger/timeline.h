@@ -39,6 +39,7 @@ bool timeline_at_end(const struct timeline *t);
 
 /* What the trace says of the machine that was recorded. */
 const struct trace_machine *timeline_trace(const struct timeline *t);
+const char *timeline_path(const struct timeline *t);
 
 /*
  * For a run that leaves the recording: the present frozen with its place in the log, in the tree of snapshots that the

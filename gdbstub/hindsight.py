@@ -6,6 +6,8 @@
 #
 # What it adds to "monitor": completion, and a gdb that looks again. gdb remembers registers, frames and memory
 # from one stop to the next, and a jump in time is no stop to it.
+import re
+
 import gdb
 
 
@@ -37,6 +39,41 @@ def look_again():
     gdb.execute("maintenance flush dcache", to_string=True)
 
 
+# Commands that take an address: an expression will do, which has one, or is one.
+_OF_ADDRESS = ("translate", "last-write")
+
+
+def _address(expression):
+    """What to ask for an expression: address and length."""
+    value = gdb.parse_and_eval(expression)
+    if value.address is not None and value.type.strip_typedefs().code != gdb.TYPE_CODE_FUNC:
+        return "0x%x %d" % (int(value.address.cast(gdb.lookup_type("unsigned long"))), value.type.sizeof)
+    return "0x%x 8" % int(value.cast(gdb.lookup_type("unsigned long")))
+
+
+def _translated(line):
+    """The line with its expression, if it has one, made an address."""
+    command, _, rest = line.strip().partition(" ")
+    if command not in _OF_ADDRESS or not rest:
+        return line
+    address = _address(rest)
+    return command + " " + (address if command == "last-write" else address.split()[0])
+
+
+def _last_write(line):
+    """Ask, and name the instruction that the answer speaks of."""
+    try:
+        answer = _ask(line)
+    except gdb.error:
+        # What was printed is lost with the error: once more, for the user to read.
+        gdb.execute("monitor " + line)
+        return
+    print(answer, end="")
+    place = re.search(r"instruction (?:at|of user code before) (0x[0-9a-f]+)", answer)
+    if place:
+        gdb.execute("info line *" + place.group(1))
+
+
 class Hindsight(gdb.Command):
     """Ask hindsight: hindsight COMMAND [ARGUMENT]...
 
@@ -48,8 +85,12 @@ class Hindsight(gdb.Command):
     def invoke(self, argument, from_tty):
         self.dont_repeat()
         before = _position()
+        line = _translated(argument or "help")
         try:
-            print(_ask(argument or "help"), end="")
+            if line.startswith("last-write"):
+                _last_write(line)
+            else:
+                gdb.execute("monitor " + line)
         except gdb.error as error:
             # gdb calls a refusal a protocol error; the reason has been printed before it.
             if "Protocol error" not in str(error):
@@ -60,7 +101,10 @@ class Hindsight(gdb.Command):
             gdb.execute("frame", from_tty)
 
     def complete(self, text, word):
-        if text.strip() != (word or "") or " " in text.lstrip():
+        command, space, _ = text.lstrip().partition(" ")
+        if space:
+            return gdb.COMPLETE_EXPRESSION if command in _OF_ADDRESS else gdb.COMPLETE_NONE
+        if text.strip() != (word or ""):
             return gdb.COMPLETE_NONE
         return _names(word or "")
 

@@ -3,6 +3,7 @@
 # Driven by tests/gdb_replay.sh inside gdb: a recording of examples/stale_pointer in which the guest panicked, walked
 # forward and back. CORRUPTED is the address that the panic names.
 import os
+import re
 import gdb
 
 passed = 0
@@ -101,6 +102,45 @@ def culprit():
     check(int(gdb.parse_and_eval(field)) == now, "now it has")
 
 
+def checkpoints():
+    seek("40%")
+    at, before = position(), registers()
+    run("hindsight checkpoint first")
+    told = run("hindsight last-write nvlog.records")
+    check(re.search(r"^changed at position .*Line [0-9]+ of \"examples/stale_pointer/nvlog.c\"", told, re.S),
+          "last-write names the line")
+    check(position() == at and registers() == before, "and stays here")
+    run("watch nvlog.records")
+    run("reverse-continue")
+    found, line = position(), gdb.newest_frame().find_sal().line
+    check(found in told and "Line %d of" % line in told, "where a watchpoint finds it")
+    run("delete")
+    run("hindsight restart 1")
+    check(position() == at and registers() == before, "a checkpoint is come back to")
+    check(run("hindsight diff 1").startswith("0 words"), "and nothing differs")
+    check(len(run("hindsight events 3").splitlines()) == 3, "three events of the log")
+
+    run("hindsight branch trial")
+    run("set var timer_ticks = 5")
+    run("stepi 20")
+    changed = registers()
+    run("hindsight checkpoint second")
+    run("continue")
+    told = run("hindsight tree")
+    check("trial, from " + at + " (here)" in told and "first" in told and "second" in told, "a tree")
+    run("hindsight restart 1")
+    check(position() == at and registers() == before, "from a branch back to the recording")
+    run("hindsight restart 2")
+    check("trial" in run("monitor when") and registers() == changed and value("timer_ticks") == 5, "and into the branch")
+    run("stepi 20")
+    check(not refused("hindsight delete 2"), "a checkpoint is deleted")
+    check(refused("hindsight restart 2") and "second" not in run("hindsight tree"), "and gone")
+    run("hindsight branch leave")
+    check(position() == at and registers() == before, "out of a branch that was come back to")
+    check(refused("hindsight restart x") and refused("hindsight diff 7"), "nonsense is refused")
+    run("hindsight delete 1")
+
+
 def watchpoints():
     """All kinds at once: what stops on the way there stops on the way back, before the access."""
     seek("50%")
@@ -163,7 +203,7 @@ def branches():
     at, before, ticks = position(), registers(), value("timer_ticks")
 
     run("set var timer_ticks = 0x123456789")
-    check("branch-1" in run("monitor when"), "a write begins a branch")
+    check("branch-" in run("monitor when"), "a write begins a branch")
     check(value("timer_ticks") == 0x123456789, "and is made there")
     run("stepi 100")
     check(registers() != before, "which goes on")
@@ -178,7 +218,7 @@ def branches():
     check(value("timer_ticks") == ticks, "and as it was")
 
     run("set $rax = 0x123456789")
-    check("branch-2" in run("monitor when"), "a write to a register begins one too")
+    check("branch-" in run("monitor when"), "a write to a register begins one too")
     check(value("$rax") == 0x123456789, "and is made")
     run("set $xmm3.v2_int64[1] = 0x1234")
     check(value("$xmm3.v2_int64[1]") == 0x1234, "also to the vector registers")
@@ -208,8 +248,10 @@ def branches():
     check(position() == at and registers() == before, "and then the recording is there again")
 
 
+run("source gdbstub/hindsight.py")
 there_and_back()
 breakpoints()
+checkpoints()
 watchpoints()
 watched_stack()
 branches()

@@ -258,6 +258,53 @@ static void test_calls(void **state)
 	leave_and_close(&o);
 }
 
+/* Checkpoints in the recording and in two branches, gone to in any order, are what they were; a branch that only a
+ * checkpoint remembers can be left from there. */
+static void test_marks(void **state)
+{
+	struct machine_digest digest[4];
+	struct position at[4];
+	uint64_t id[4];
+	struct open o;
+	struct err err;
+	uint64_t x = 11;
+
+	(void)state;
+	open_at(&o, "stale_pointer", "ticks=30", 50, 1);
+	for (unsigned i = 0; i < 4; i++) {
+		if (i % 2)
+			assert_ok(branch_begin(&o.b, NULL, &err), err);
+		for (unsigned n = 0; i % 2 && n < 50 * i; n++)
+			step(&o);
+		assert_ok(branch_mark(&o.b, i % 2 ? "in a branch" : "", &id[i], &err), err);
+		digest[i] = digest_of(o.t);
+		at[i] = timeline_position(o.t);
+		assert_ok(branch_leave(&o.b, &err), err);
+		assert_ok(timeline_step(o.t, 100, &err), err);
+	}
+	for (unsigned i = 0; i < 60; i++) {
+		unsigned n = (unsigned)random_below(&x, 4);
+
+		assert_ok(branch_restart(&o.b, id[n], &err), err);
+		assert_int_equal(o.b.live != NULL, n % 2);
+		assert_same_digest(digest_of(o.t), digest[n]);
+		if (n % 2)
+			step(&o);
+		else if (random_below(&x, 2))
+			assert_ok(timeline_step(o.t, 30, &err), err);
+		if (random_below(&x, 3) == 0) {
+			assert_ok(branch_leave(&o.b, &err), err);
+			assert_null(o.b.live);
+		}
+	}
+	for (unsigned i = 0; i < 4; i++)
+		assert_ok(branch_unmark(&o.b, id[i], &err), err);
+	assert_int_equal(branch_restart(&o.b, id[1], &err), -ENOENT);
+	assert_ok(branch_leave(&o.b, &err), err);
+	assert_ok(timeline_seek(o.t, at[0], &err), err);
+	leave_and_close(&o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -265,6 +312,7 @@ int main(void)
 		cmocka_unit_test(test_runs_on),
 		cmocka_unit_test(test_written),
 		cmocka_unit_test(test_calls),
+		cmocka_unit_test(test_marks),
 	};
 	int missing = kvm_missing("test_branch");
 
