@@ -22,27 +22,10 @@ cd "$repo" || exit 1
 [[ -x $HINDSIGHT ]] || die "there is no $HINDSIGHT; run make first"
 
 tmp=$(mktemp -d)
+evidence=$tmp/err
 trap 'rm -rf "$tmp"' EXIT
 trace=$tmp/t.trace
 guests=$BUILD/guests
-
-ok() {
-	check_pass 1
-	echo "ok $*"
-}
-
-# check NAME CONDITION...: the condition is a command.
-check() {
-	local name=$1
-
-	shift
-	if "$@"; then
-		ok "$name"
-	else
-		check_fail "$name"
-		sed 's/^/    /' "$tmp/err" | tail -n 5
-	fi
-}
 
 # Run hindsight; status, $tmp/out and $tmp/err are what came of it.
 hindsight() {
@@ -50,9 +33,6 @@ hindsight() {
 	status=$?
 }
 
-is_status() { [[ $status == "$1" ]]; }
-said() { grep -q -- "$1" "$tmp/err"; }
-printed() { grep -q -- "$1" "$tmp/out"; }
 silent() { [[ ! -s $tmp/$1 ]]; }
 one_sentence() { [[ $(wc -l <"$tmp/err") == 1 ]] && grep -q '^hindsight: ' "$tmp/err"; }
 

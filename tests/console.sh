@@ -19,20 +19,8 @@ command -v script >/dev/null || {
 
 interrupted=130
 tmp=$(mktemp -d)
+evidence=$tmp/typescript
 trap 'rm -rf "$tmp"' EXIT
-
-check() {
-	local name=$1
-
-	shift
-	if "$@"; then
-		check_pass
-		echo "ok $name"
-	else
-		check_fail "$name"
-		tail -n 5 "$tmp/typescript" | sed 's/^/    /'
-	fi
-}
 
 # What runs in the terminal: the settings before and after, and the status.
 cat >"$tmp/inside" <<END
@@ -53,7 +41,6 @@ in_terminal() {
 	status=$(cat "$tmp/status" 2>/dev/null)
 }
 
-is_status() { [[ $status == "$1" ]]; }
 showed() { grep -qa -- "$1" "$tmp/typescript"; }
 terminal_restored() { [[ -s $tmp/after ]] && cmp -s "$tmp/before" "$tmp/after"; }
 verifies() { "$HINDSIGHT" verify "$tmp/trace" >"$tmp/typescript" 2>&1; }

@@ -38,22 +38,10 @@ cd "$repo" || exit 1
 [[ -x $HINDSIGHT ]] || die "there is no $HINDSIGHT; run make SAN=1 all first"
 
 tmp=$(mktemp -d)
+evidence=$tmp/err
 trap 'rm -rf "$tmp"' EXIT
 head -c 131072 /dev/urandom >"$tmp/image"
 devices=(--disk "$tmp/image" --rng --ports 4 --net user)
-
-check() {
-	local name=$1
-
-	shift
-	if "$@"; then
-		check_pass
-		echo "ok $name"
-	else
-		check_fail "$name"
-		tail -c 2000 "$tmp/err" | tr -c '[:print:]\n' . | sed 's/^/    /'
-	fi
-}
 
 # Run hindsight, noting the most memory that it had; one that hangs is killed. The guest's output is noise but for
 # its last line.
@@ -73,7 +61,6 @@ watched() {
 	status=$?
 }
 
-is_status() { [[ $status == "$1" ]]; }
 ended() { grep -aq "^hostile: $1 accesses" "$tmp/out"; }
 no_finding() { ! grep -aqE 'Sanitizer|runtime error' "$tmp/err"; }
 

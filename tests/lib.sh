@@ -23,6 +23,35 @@ check_fail() {
 	echo "FAIL $*"
 }
 
+ok() {
+	check_pass
+	echo "ok $*"
+}
+
+# What the last command left behind that tells why a check failed; each script names its own.
+evidence=/dev/null
+
+# check NAME CONDITION...: the condition is a command.
+check() {
+	local name=$1
+
+	shift
+	if "$@"; then
+		ok "$name"
+	else
+		check_fail "$name"
+		tail -c 2000 "$evidence" 2>/dev/null | tail -n 5 | tr -c '[:print:]\n' . | sed 's/^/    /'
+	fi
+}
+
+# Of the last command, whose status, $tmp/out and $tmp/err a script keeps.
+# shellcheck disable=SC2154
+is_status() { [[ $status == "$1" ]]; }
+# shellcheck disable=SC2154
+said() { grep -q -- "$1" "$tmp/err"; }
+# shellcheck disable=SC2154
+printed() { grep -q -- "$1" "$tmp/out"; }
+
 # The last lines of a test script, for its reader and for the runner.
 finish() {
 	echo "$(basename "$0" .sh): $passed passed, $failed failed"

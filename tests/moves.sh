@@ -13,27 +13,15 @@ require_kvm
 cd "$repo" || exit 1
 
 tmp=$(mktemp -d)
+evidence=$tmp/log
 trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp/one/build" "$tmp/two/other/build" "$tmp/desk"
 cp "$HINDSIGHT" "$tmp/one/build/hindsight"
 cp "$HINDSIGHT" "$tmp/two/other/build/hindsight"
 cp "$BUILD/guests/stale_pointer.elf" "$tmp/one/kernel"
 
-check() {
-	local name=$1
-
-	shift
-	if "$@" >"$tmp/log" 2>&1; then
-		check_pass
-		echo "ok $name"
-	else
-		check_fail "$name"
-		sed 's/^/    /' "$tmp/log" | tail -n 5
-	fi
-}
-
 # The program of checkout $1, run there; the rest are its arguments.
-in_checkout() { (cd "$tmp/$1" && shift && build/hindsight "$@"); }
+in_checkout() { (cd "$tmp/$1" && shift && build/hindsight "$@") >"$tmp/log" 2>&1; }
 
 (cd "$tmp/one" && build/hindsight record -o bug.trace --kernel kernel --seed 3 --max-seconds 60) >"$tmp/log" 2>&1
 mv "$tmp/one/bug.trace" "$tmp/desk/moved.trace"
@@ -44,8 +32,8 @@ rm -r "$tmp/one"
 check "when the first checkout is gone" in_checkout two/other verify ../../desk/moved.trace
 # By the symbols of the kernel that is in the trace.
 names_the_writer() {
-	in_checkout two/other last-write ../../desk/moved.trace --physical 0x117300,8 >"$tmp/answer" &&
-		grep 'by [a-z_]*+0x.*\.[ch]:[0-9]' "$tmp/answer"
+	in_checkout two/other last-write ../../desk/moved.trace --physical 0x117300,8 &&
+		grep -q 'by [a-z_]*+0x.*\.[ch]:[0-9]' "$tmp/log"
 }
 check "last-write there, with names" names_the_writer
 finish

@@ -36,6 +36,7 @@ cd "$repo" || exit 1
 [[ -x $HINDSIGHT ]] || die "there is no $HINDSIGHT; run make first"
 
 tmp=$(mktemp -d)
+evidence=$tmp/err
 mounted=
 cleanup() {
 	[[ -z $mounted ]] || umount "$mounted"
@@ -48,31 +49,12 @@ guest=$BUILD/guests/tasks.elf
 endless="ms=1000000 ticks=1000000"
 short=$BUILD/guests/stale_pointer.elf
 
-ok() {
-	check_pass
-	echo "ok $*"
-}
-
-# check NAME CONDITION...: the condition is a command.
-check() {
-	local name=$1
-
-	shift
-	if "$@"; then
-		ok "$name"
-	else
-		check_fail "$name"
-	fi
-}
-
 # Run hindsight; status, $tmp/out and $tmp/err are what came of it.
 hindsight() {
 	timeout "$limit" "$HINDSIGHT" "$@" >"$tmp/out" 2>"$tmp/err"
 	status=$?
 }
 
-said() { grep -q -- "$1" "$tmp/err"; }
-is_status() { [[ $status == "$1" ]]; }
 tell() { sed 's/^/    /' "$tmp/err"; }
 
 sleep_ms() { sleep "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))"; }

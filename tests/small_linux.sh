@@ -133,10 +133,10 @@ check_workload() {
 	tail -n 1 "$out/$name.log"
 }
 
-check() { "check_$1" "${@:2}"; }
+one_check() { "check_$1" "${@:2}"; }
 
 # What takes longest begins first.
 mapfile -t numbers < <(seq "$recordings")
 each_on_a_cpu check_workload "${numbers[@]}"
-each_on_a_cpu check images parameters modules
+each_on_a_cpu one_check images parameters modules
 finish

@@ -29,21 +29,8 @@ cd "$repo" || exit 1
 guest=$BUILD/guests/virtio.elf
 
 tmp=$(mktemp -d)
+evidence=$tmp/err
 trap 'rm -rf "$tmp"' EXIT
-
-# check NAME CONDITION...: the condition is a command.
-check() {
-	local name=$1
-
-	shift
-	if "$@"; then
-		check_pass
-		echo "ok $name"
-	else
-		check_fail "$name"
-		tail -n 3 "$tmp/err" | sed 's/^/    /'
-	fi
-}
 
 # Run hindsight; status, $tmp/out and $tmp/err are what came of it.
 hindsight() {
@@ -51,9 +38,6 @@ hindsight() {
 	status=$?
 }
 
-is_status() { [[ $status == "$1" ]]; }
-said() { grep -q -- "$1" "$tmp/err"; }
-printed() { grep -q -- "$1" "$tmp/out"; }
 image_untouched() { cmp -s "$tmp/image" "$tmp/image.before"; }
 
 # Lines typed with pauses, so that some find the guest asleep.
