@@ -111,7 +111,7 @@ check_workload() {
 	record "$name" --kernel "$linux/bzImage" --seed "$1" --quantum "$quantum" --time-rate "$rate" \
 		--clock "$clock" "${options[@]}" || {
 		echo "recording ended with status $?"
-		tail -n 5 "$out/$name.log" "$out/$name.console"
+		grep WRONG "$out/$name.console" || tail -n 5 "$out/$name.log" "$out/$name.console"
 		return 1
 	}
 	for part in "${parts[@]}"; do
