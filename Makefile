@@ -168,6 +168,13 @@ bench:
 	$(Q)$(BUILD)/tests/bench_snapshot
 	$(Q)$(BUILD)/tests/bench_timeline
 
+# gdb's waiting times, beside QEMU's record/replay; two minutes.
+.PHONY: bench-gdb
+bench-gdb:
+	$(Q)scripts/deps.sh build bench
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/guests/stale_pointer_pvh.elf
+	$(Q)BUILD=$(BUILD) tests/bench/gdb.sh
+
 # --- checks -------------------------------------------------------------------------------------
 
 .PHONY: check-source
