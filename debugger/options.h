@@ -48,6 +48,7 @@ struct options {
 	struct position to;
 	const char *gdb; /* where gdb is to connect */
 	bool gdb_allow_remote;
+	bool wait; /* for gdb before the guest's first instruction */
 	/* Questions. */
 	gva_t address;
 	uint64_t length;
@@ -69,6 +70,7 @@ enum {
 	TAKES_ADDRESS = 128,
 	TAKES_DISK = 256,
 	TAKES_PORT_OUTPUT = 512,
+	TAKES_LIVE_GDB = 1048576, /* gdb on a guest that runs */
 };
 
 /* Parse argv (argv[0] is the command's name). */

@@ -61,6 +61,8 @@ void session_print_event(FILE *to, const struct event *e);
 
 /* cmd_gdb.c: serve the recording o->file to gdb at o->gdb. Returns the exit status. */
 int gdb_serve_replay(const struct options *o);
+/* Run m until its guest is over or gdb kills it, with o->gdb as a place where gdb can connect any time, and stop it. */
+int gdb_serve_live(const struct options *o, struct machine *m, const struct recorder_options *ro, struct err *err);
 
 /* Name the instructions found in user code that a replay cannot repeat; nothing if there are none. */
 void session_print_user_code(const struct user_code *u);
