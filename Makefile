@@ -46,7 +46,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_progress te
 	test_page_store test_snapshot_file test_index_file
 kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline test_index test_branch test_other_host
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh tests/moves.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh \
+SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh tests/moves.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh tests/gdb_live.sh \
 	examples/stale_pointer/session.sh examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 
@@ -167,6 +167,13 @@ bench:
 	$(Q)$(BUILD)/tests/bench
 	$(Q)$(BUILD)/tests/bench_snapshot
 	$(Q)$(BUILD)/tests/bench_timeline
+
+# gdb's waiting times, beside QEMU's record/replay; two minutes.
+.PHONY: bench-gdb
+bench-gdb:
+	$(Q)scripts/deps.sh build bench
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/guests/stale_pointer_pvh.elf
+	$(Q)BUILD=$(BUILD) tests/bench/gdb.sh
 
 # --- checks -------------------------------------------------------------------------------------
 

@@ -57,20 +57,103 @@ static int serve_recording(const struct options *o, struct gdb_listener *l, bool
 	return rc;
 }
 
+static int listen_for_gdb(const struct options *o, struct gdb_listener *l, struct err *err)
+{
+	int rc = gdb_listener_open(l, o->gdb, o->gdb_allow_remote, err);
+
+	if (rc < 0)
+		return rc;
+	if (l->remote)
+		fprintf(stderr, "hindsight: warning: whoever reaches %s can read all of the guest\n", l->name);
+	fprintf(stderr, "hindsight: gdb can connect with: target remote %s\n", l->name);
+	return 0;
+}
+
 int gdb_serve_replay(const struct options *o)
 {
 	struct gdb_listener l;
 	struct err err = {0};
-	int rc = gdb_listener_open(&l, o->gdb, o->gdb_allow_remote, &err);
+	int rc = listen_for_gdb(o, &l, &err);
 
 	if (rc < 0)
 		return session_fail(&err);
-	if (l.remote)
-		fprintf(stderr, "hindsight: warning: whoever reaches %s can read all of the guest\n", l.name);
-	fprintf(stderr, "hindsight: gdb can connect with: target remote %s\n", l.name);
 	rc = serve_recording(o, &l, false, &err);
 	gdb_listener_close(&l);
 	return rc < 0 ? session_fail(&err) : STATUS_OK;
+}
+
+/* --- a live guest ---------------------------------------------------------------------------- */
+
+/* What can stop the guest: a gdb that comes, or the one that is there. */
+struct door {
+	struct gdb_listener listener;
+	struct gdb_view view;
+	const volatile sig_atomic_t *quit;
+	int fd; /* of a gdb that has come; -1: none */
+};
+
+static bool somebody_calls(void *ctx)
+{
+	struct door *d = ctx;
+
+	if (d->view.session)
+		return gdb_view_interrupted(&d->view);
+	if (d->fd < 0 && gdb_listener_accept(&d->listener, 0, NULL, &d->fd, NULL) != 1)
+		d->fd = -1;
+	return d->fd >= 0 || *d->quit;
+}
+
+/* Run until a gdb comes, if none is there. */
+static int run_alone(struct door *d, struct live *guest, struct err *err)
+{
+	const struct timeline_stops none = {0};
+	struct timeline_stop stop;
+	int rc = d->fd < 0 ? live_continue(guest, &none, &stop, err) : 0;
+
+	return rc == -EINTR ? 0 : rc;
+}
+
+static int serve_live(struct door *d, struct machine *m, struct live *guest, bool wait, struct err *err)
+{
+	const struct gdb_session_options so = {.listen_fd = d->listener.fd, .quit = d->quit};
+	enum gdb_end end = GDB_END_LOST;
+	int rc = wait ? gdb_listener_accept(&d->listener, -1, d->quit, &d->fd, err) : 0;
+
+	while (rc >= 0 && end != GDB_END_KILLED && !*d->quit) {
+		struct err why = {0};
+
+		rc = run_alone(d, guest, err);
+		if (rc < 0 || d->fd < 0)
+			break; /* the guest is over, or the user has stopped it */
+		rc = gdb_session_serve(d->fd, &so, &d->view.target, &end, &why);
+		d->fd = -1;
+		if (rc < 0)
+			*err = why;
+		else if (why.text[0])
+			fprintf(stderr, "hindsight: %s; the guest runs on\n", why.text);
+	}
+	if (*d->quit || end == GDB_END_KILLED)
+		machine_end(m, END_INTERRUPTED, 0);
+	return rc == -EINTR || rc > 0 ? 0 : rc;
+}
+
+int gdb_serve_live(const struct options *o, struct machine *m, const struct recorder_options *ro, struct err *err)
+{
+	struct door d = {.quit = ro->interrupted, .fd = -1};
+	const struct live_options lo = {.recorder = *ro, .interrupt = somebody_calls, .interrupt_ctx = &d};
+	struct live *guest;
+	int rc = listen_for_gdb(o, &d.listener, err);
+
+	if (rc < 0)
+		return rc;
+	rc = live_open(&guest, m, &lo, err);
+	if (rc == 0) {
+		gdb_view_init_live(&d.view, m, guest);
+		rc = serve_live(&d, m, guest, o->wait, err);
+		live_close(guest);
+	}
+	gdb_listener_close(&d.listener);
+	return rc;
 }
 
 /* --- hindsight gdb ----------------------------------------------------------------------------- */

@@ -182,19 +182,21 @@ static int run_guest(const struct options *o, const struct guest_image *image, c
 	ro.interrupted = session_catch_interrupts();
 	ro.sources = inputs.source;
 	ro.n_sources = inputs.n;
-	rc = recorder_create(&recorder, m, &ro, w, &err);
+	if (!o->gdb)
+		rc = recorder_create(&recorder, m, &ro, w, &err);
 	if (rc < 0)
 		goto out;
-	rc = machine_run(m, &err);
+	rc = o->gdb ? gdb_serve_live(o, m, &ro, &err) : machine_run(m, &err);
 	if (rc == 0) {
-		rc = recorder_finish(recorder, &err);
+		rc = recorder ? recorder_finish(recorder, &err) : 0;
 		*matched = console_matched(console);
 		/* A guest may reset amid the report that was waited for. */
 		status = *matched ? STATUS_OK : session_status(m);
 		session_report_end(m, record ? "recorded" : "run");
 	} else {
 		/* The first error is the one to tell; keep what led to it. */
-		recorder_finish(recorder, NULL);
+		if (recorder)
+			recorder_finish(recorder, NULL);
 	}
 	assist_count(&m->vcpu[0], &assists);
 	session_print_counts(stderr, "hindsight: completed for this host's KVM: ", &assists);
@@ -307,7 +309,7 @@ int run_from_snapshot(struct options *o, const struct replay_file *f)
 static int command(int argc, char **argv, bool record)
 {
 	unsigned takes = TAKES_GUEST | TAKES_CLOCK | TAKES_DISK | TAKES_PORT_OUTPUT |
-			 (record ? TAKES_OUTPUT : 0);
+			 (record ? TAKES_OUTPUT : TAKES_LIVE_GDB);
 	struct options o;
 	struct err err = {0};
 

@@ -12,17 +12,22 @@
 struct command {
 	const char *name, *args, *help;
 	int (*run)(struct gdb_view *v, const char *args, struct err *err);
+	bool live; /* also of a guest that was not recorded */
 };
 
 static int when(struct gdb_view *v, const char *args, struct err *err)
 {
-	struct position at = timeline_position(v->timeline);
-	const struct machine *m = timeline_machine(v->timeline);
-
+	const struct machine *m = v->machine;
 	const struct branches *b = &v->branches;
+	struct position at;
 
 	(void)args;
 	(void)err;
+	if (v->guest) {
+		gdb_session_print(v->session, "a live guest, %" PRIu64 " boundaries after its start, guest time %.6f s%s\n",
+				  m->boundary, (double)m->vtime / (double)NSEC_PER_SEC, m->end ? ", over" : "");
+		return 0;
+	}
 	if (b->live) {
 		gdb_session_print(v->session,
 				  "%s, %" PRIu64 " boundaries after position %" PRIu64 "+%" PRIu64
@@ -31,6 +36,7 @@ static int when(struct gdb_view *v, const char *args, struct err *err)
 				  (double)m->vtime / (double)NSEC_PER_SEC, m->end ? ", over" : "");
 		return 0;
 	}
+	at = timeline_position(v->timeline);
 	gdb_session_print(v->session, "position %" PRIu64 "+%" PRIu64 ", guest time %.6f s%s\n", at.boundary,
 			  at.steps, (double)m->vtime / (double)NSEC_PER_SEC,
 			  timeline_at_end(v->timeline) ? ", the end of the recording" : "");
@@ -247,14 +253,14 @@ static int parse_address(struct gdb_view *v, const char *text, uint64_t *address
 			 struct err *err)
 {
 	struct kvm_sregs sregs;
-	int rc = vcpu_get_sregs(&timeline_machine(v->timeline)->vcpu[0], &sregs, err);
+	int rc = vcpu_get_sregs(&v->machine->vcpu[0], &sregs, err);
 
 	if (rc < 0)
 		return rc;
 	*address = strtoull(text, end, 0);
 	if (*end == text || (**end && **end != ' '))
 		return err_set(err, EINVAL, "\"%s\" is not an address", text);
-	if (paging_translate(timeline_machine(v->timeline)->mem, &sregs, GVA(*address), gpa) < 0)
+	if (paging_translate(v->machine->mem, &sregs, GVA(*address), gpa) < 0)
 		return err_set(err, EFAULT, "0x%" PRIx64 " is not mapped at this position", *address);
 	return 0;
 }
@@ -288,7 +294,7 @@ static int find_last_write(struct gdb_view *v, gpa_t gpa, uint64_t len, struct e
 				  ": %u bytes at guest-physical 0x%" PRIx64 ", 0x%" PRIx64 " to 0x%" PRIx64 "\n",
 				  at.boundary, at.steps, hit.user_rip ? "of user code before" : "at",
 				  hit.user_rip ? hit.user_rip
-					       : (uint64_t)vcpu_regs(&timeline_machine(v->timeline)->vcpu[0])->rip,
+					       : (uint64_t)vcpu_regs(&v->machine->vcpu[0])->rip,
 				  hit.len, hit.gpa.v, hit.old, hit.now);
 	else
 		gdb_session_print(v->session, "not changed since the start of the recording\n");
@@ -389,29 +395,32 @@ static int info(struct gdb_view *v, const char *args, struct err *err)
 static int help(struct gdb_view *v, const char *args, struct err *err);
 
 static const struct command commands[] = {
-	{"when", "", "the position, and the guest's time", when},
-	{"seek", "POS|N%", "go to a position, before or after this one", seek},
-	{"branch", "[NAME|leave]", "go on live from here, or back to the recording", branch},
-	{"checkpoint", "[LABEL]", "keep this place, in the recording or in a branch", checkpoint},
-	{"restart", "ID", "go back to a checkpoint", restart},
-	{"delete", "ID", "forget a checkpoint", delete},
-	{"tree", "", "the recording, its branches, and the checkpoints in them", tree},
-	{"diff", "ID [ID]", "what differs in RAM between a checkpoint and here, or another", diff},
-	{"checkpoints", "", "the checkpoints, and what is kept for going back", checkpoints},
-	{"last-write", "ADDR [LEN]", "what changed memory last before here", last_write},
-	{"events", "[N]", "the last events of the log up to here", events},
-	{"translate", "ADDR", "where a virtual address lies in guest RAM", translate},
-	{"info", "version", "what this is", info},
-	{"help", "", "this list", help},
+	{"when", "", "the position, and the guest's time", when, true},
+	{"seek", "POS|N%", "go to a position, before or after this one", seek, false},
+	{"branch", "[NAME|leave]", "go on live from here, or back to the recording", branch, false},
+	{"checkpoint", "[LABEL]", "keep this place, in the recording or in a branch", checkpoint, false},
+	{"restart", "ID", "go back to a checkpoint", restart, false},
+	{"delete", "ID", "forget a checkpoint", delete, false},
+	{"tree", "", "the recording, its branches, and the checkpoints in them", tree, false},
+	{"diff", "ID [ID]", "what differs in RAM between a checkpoint and here, or another", diff, false},
+	{"checkpoints", "", "the checkpoints, and what is kept for going back", checkpoints, false},
+	{"last-write", "ADDR [LEN]", "what changed memory last before here", last_write, false},
+	{"events", "[N]", "the last events of the log up to here", events, false},
+	{"translate", "ADDR", "where a virtual address lies in guest RAM", translate, true},
+	{"info", "version", "what this is", info, true},
+	{"help", "", "this list", help, true},
 };
 
 static int help(struct gdb_view *v, const char *args, struct err *err)
 {
 	(void)args;
 	(void)err;
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (v->guest && !commands[i].live)
+			continue;
 		gdb_session_print(v->session, "%-12s %-12s %s\n", commands[i].name, commands[i].args,
 				  commands[i].help);
+	}
 	return 0;
 }
 
@@ -421,7 +430,8 @@ int gdb_monitor_run(struct gdb_view *v, const char *line, struct err *err)
 	const char *args = line + n + strspn(line + n, " ");
 
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (strlen(commands[i].name) == n && memcmp(commands[i].name, line, n) == 0)
+		if (strlen(commands[i].name) == n && memcmp(commands[i].name, line, n) == 0 &&
+		    (!v->guest || commands[i].live))
 			return commands[i].run(v, args, err);
 	return err_set(err, EINVAL, "\"%.*s\" is no command here; see monitor help", (int)(n < 40 ? n : 40), line);
 }

@@ -18,7 +18,13 @@
 
 static struct machine *machine(struct gdb_view *v)
 {
-	return timeline_machine(v->timeline);
+	return v->machine;
+}
+
+/* What runs by itself now; NULL: the recording is replayed. */
+static struct live *live(struct gdb_view *v)
+{
+	return v->guest ? v->guest : v->branches.live;
 }
 
 static struct vcpu *vcpu(struct gdb_view *v)
@@ -66,7 +72,7 @@ static int write_registers(void *ctx, struct gdb_session *s, int thread, unsigne
 		general = gdb_regs_general(vcpu(v), r);
 	else
 		general = event_regs(vcpu(v));
-	rc = branch_registers(&v->branches, &general, &done, err);
+	rc = v->guest ? 0 : branch_registers(&v->branches, &general, &done, err);
 	if (rc == 0 && !done)
 		rc = gdb_regs_write(vcpu(v), groups, r, err);
 	if (!was_branch && v->branches.live)
@@ -129,7 +135,9 @@ static int write_memory(void *ctx, struct gdb_session *s, int thread, enum gdb_s
 		rc = check_write(v, space, &sregs, addr, bytes, n, &same, err);
 	if (rc < 0 || same)
 		return rc;
-	if (is_scratch(v, space, addr, n))
+	if (v->guest)
+		rc = 0;
+	else if (is_scratch(v, space, addr, n))
 		rc = branch_note_call(&v->branches, err);
 	else if (!was_branch)
 		rc = branch_begin(&v->branches, NULL, err);
@@ -144,7 +152,7 @@ static int write_memory(void *ctx, struct gdb_session *s, int thread, enum gdb_s
 	/* It may have been a page table. */
 	if (rc == 0)
 		rc = machine_forget_tables(machine(v), err);
-	if (rc == 0 && !was_branch)
+	if (rc == 0 && !was_branch && v->branches.live)
 		gdb_view_tell_branch(v, s);
 	return rc;
 }
@@ -334,8 +342,8 @@ static void report_stop(struct gdb_view *v, const struct watches *w, const struc
 /* One run to what stops it. */
 static int run_once(struct gdb_view *v, const struct timeline_stops *stops, struct timeline_stop *hit, struct err *err)
 {
-	if (v->branches.live)
-		return live_continue(v->branches.live, stops, hit, err);
+	if (live(v))
+		return live_continue(live(v), stops, hit, err);
 	return v->resume->reverse ? timeline_reverse_continue(v->timeline, stops, hit, err)
 				  : timeline_continue(v->timeline, stops, hit, err);
 }
@@ -364,15 +372,16 @@ static int run_on(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
 
 static int step_once(struct gdb_view *v, struct gdb_stop *stop, struct err *err)
 {
-	struct position from = timeline_position(v->timeline), to;
+	struct position from, to;
 	struct timeline_stop hit;
 	int rc;
 
-	if (v->branches.live) {
-		rc = live_step(v->branches.live, &hit, err);
+	if (live(v)) {
+		rc = live_step(live(v), &hit, err);
 		stop->history_end = rc == 0 && hit.reason == TIMELINE_END;
 		return rc;
 	}
+	from = timeline_position(v->timeline);
 	rc = v->resume->reverse ? timeline_reverse_step(v->timeline, 1, err) : timeline_step(v->timeline, 1, err);
 	if (rc < 0)
 		return rc;
@@ -432,9 +441,12 @@ static int resume(void *ctx, struct gdb_session *s, const struct gdb_resume *r, 
 		stop->history_begin = true;
 	else if (rc == 0)
 		rc = r->run == GDB_RUN_CONTINUE ? run_on(v, stop, err) : run_steps(v, stop, err);
-	if (rc == 0 && stop->history_end && v->branches.live)
-		gdb_session_print(s, "The guest of %s is over: %s\n", v->branches.current->name,
+	if (rc == 0 && stop->history_end && live(v)) {
+		/* It can still be looked at, which it could not if it "exited" to gdb. */
+		gdb_session_print(s, "%s is over: %s\n", v->guest ? "The guest" : v->branches.current->name,
 				  machine_end_name(machine(v)->end));
+		stop->history_end = !v->guest;
+	}
 	v->session = NULL;
 	v->resume = NULL;
 	if (rc == -EINTR) {
@@ -469,15 +481,17 @@ static int monitor(void *ctx, struct gdb_session *s, const char *line, struct er
 static void describe_thread(void *ctx, int thread, char *text, size_t size)
 {
 	struct gdb_view *v = ctx;
-	struct position at = timeline_position(v->timeline);
+	const char *mode = vcpu_cpl(vcpu(v), NULL) == 3 ? "user" : "kernel";
+	struct position at;
 
 	(void)thread;
-	if (v->branches.live)
-		snprintf(text, size, "%s code in %s, at boundary %" PRIu64, vcpu_cpl(vcpu(v), NULL) == 3 ? "user" : "kernel",
-			 v->branches.current->name, machine(v)->boundary);
-	else
-		snprintf(text, size, "%s code at position %" PRIu64 "+%" PRIu64,
-			 vcpu_cpl(vcpu(v), NULL) == 3 ? "user" : "kernel", at.boundary, at.steps);
+	if (live(v)) {
+		snprintf(text, size, "%s code in %s, at boundary %" PRIu64, mode,
+			 v->guest ? "a live guest" : v->branches.current->name, machine(v)->boundary);
+		return;
+	}
+	at = timeline_position(v->timeline);
+	snprintf(text, size, "%s code at position %" PRIu64 "+%" PRIu64, mode, at.boundary, at.steps);
 }
 
 /* What the guest of a branch prints, its user is shown. */
@@ -489,25 +503,48 @@ static void show_output(void *ctx, enum dev_stream stream, uint8_t byte)
 		gdb_session_print(v->session, "%c", byte);
 }
 
+static const struct gdb_target_ops recording_ops = {
+	.read_registers = read_registers,
+	.write_registers = write_registers,
+	.read_memory = read_memory,
+	.write_memory = write_memory,
+	.resume = resume,
+	.restart = restart,
+	.monitor = monitor,
+	.describe_thread = describe_thread,
+};
+
+/* Without restart. */
+static const struct gdb_target_ops live_ops = {
+	.read_registers = read_registers,
+	.write_registers = write_registers,
+	.read_memory = read_memory,
+	.write_memory = write_memory,
+	.resume = resume,
+	.monitor = monitor,
+	.describe_thread = describe_thread,
+};
+
+static void init(struct gdb_view *v, struct machine *m, const struct gdb_target_ops *ops)
+{
+	*v = (struct gdb_view){.target = {.ops = ops, .ctx = v, .threads = 1}, .machine = m};
+	v->target.avx = m->config.xfeatures != 0;
+}
+
 void gdb_view_init(struct gdb_view *v, struct timeline *t)
 {
-	static const struct gdb_target_ops ops = {
-		.read_registers = read_registers,
-		.write_registers = write_registers,
-		.read_memory = read_memory,
-		.write_memory = write_memory,
-		.resume = resume,
-		.restart = restart,
-		.monitor = monitor,
-		.describe_thread = describe_thread,
-	};
-
-	*v = (struct gdb_view){
-		.target = {.ops = &ops, .ctx = v, .threads = 1, .can_reverse = true}, .timeline = t};
-	v->target.avx = timeline_machine(t)->config.xfeatures != 0;
+	init(v, timeline_machine(t), &recording_ops);
+	v->target.can_reverse = true;
+	v->timeline = t;
 	branches_init(&v->branches, t, gdb_view_interrupted, v);
 	v->branches.output = show_output;
 	v->branches.output_ctx = v;
+}
+
+void gdb_view_init_live(struct gdb_view *v, struct machine *m, struct live *guest)
+{
+	init(v, m, &live_ops);
+	v->guest = guest;
 }
 
 void gdb_view_close(struct gdb_view *v)

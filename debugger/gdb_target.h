@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What gdb sees of a recording, and of a branch that has left it: the timeline as a target of the gdb stub. */
+/* What gdb sees of a recording, of a branch that has left it, or of a guest that was never recorded. */
 #ifndef DEBUGGER_GDB_TARGET_H
 #define DEBUGGER_GDB_TARGET_H
 
@@ -8,7 +8,9 @@
 
 struct gdb_view {
 	struct gdb_target target;
-	struct timeline *timeline;
+	struct timeline *timeline; /* NULL: a live guest ... */
+	struct live *guest;	   /* ... which is this */
+	struct machine *machine;
 	struct branches branches;
 	/* While a run goes on. */
 	struct gdb_session *session;
@@ -18,6 +20,8 @@ struct gdb_view {
 
 /* The view must stay where it is; the timeline is the caller's. */
 void gdb_view_init(struct gdb_view *v, struct timeline *t);
+/* A live guest as a target: forward only. The machine and `guest` are the caller's. */
+void gdb_view_init_live(struct gdb_view *v, struct machine *m, struct live *guest);
 /* Before the timeline is closed. */
 void gdb_view_close(struct gdb_view *v);
 /* Say that there is a branch now, or that it has been left. */

@@ -210,9 +210,11 @@ int live_open(struct live **out, struct machine *m, const struct live_options *o
 		return err_set(err, ENOMEM, "out of memory");
 	l->m = m;
 	l->o = *o;
+	l->o.recorder.wake = o->interrupt;
+	l->o.recorder.wake_ctx = o->interrupt_ctx;
 	l->outer = m->nondet;
 	l->outer_ctx = m->nondet_ctx;
-	rc = recorder_create(&l->recorder, m, &o->recorder, NULL, err);
+	rc = recorder_create(&l->recorder, m, &l->o.recorder, NULL, err);
 	if (rc < 0) {
 		free(l);
 		return rc;

@@ -31,6 +31,7 @@ enum {
 	OPT_KERNEL = 256,
 	OPT_GDB,
 	OPT_GDB_ALLOW_REMOTE,
+	OPT_WAIT,
 	OPT_INITRD,
 	OPT_APPEND,
 	OPT_NO_DEFAULT_APPEND,
@@ -107,8 +108,11 @@ static const struct row rows[] = {
 	 TAKES_GUEST | TAKES_LIVE, OPT_REALTIME},
 	{"clock", "KIND", "how places are found again: auto, emul or state (auto)", TAKES_CLOCK, OPT_CLOCK},
 	{"to", "POS", "stop at this position: BOUNDARY or BOUNDARY+STEPS", TAKES_TO, OPT_TO},
-	{"gdb", "ADDR", "wait for gdb at this Unix socket (a path) or port of this machine, instead of replaying", TAKES_TO, OPT_GDB},
-	{"gdb-allow-remote", NULL, "ADDR may be one that other machines reach", TAKES_TO, OPT_GDB_ALLOW_REMOTE},
+	{"gdb", "ADDR", "gdb can connect at this Unix socket (a path) or port of this machine; a recording waits for it",
+	 TAKES_TO | TAKES_LIVE_GDB, OPT_GDB},
+	{"gdb-allow-remote", NULL, "ADDR may be one that other machines reach", TAKES_TO | TAKES_LIVE_GDB,
+	 OPT_GDB_ALLOW_REMOTE},
+	{"wait", NULL, "wait for gdb before the first instruction", TAKES_LIVE_GDB, OPT_WAIT},
 	{"before", "POS", "look only at what happened before this position", TAKES_BEFORE, OPT_BEFORE},
 	{"after", "POS", "look only at what happened after this position", TAKES_AFTER, OPT_AFTER},
 	{"physical", NULL, "the address is guest-physical", TAKES_ADDRESS | TAKES_LIVE, OPT_PHYSICAL},
@@ -355,6 +359,9 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 	case OPT_GDB_ALLOW_REMOTE:
 		o->gdb_allow_remote = true;
 		break;
+	case OPT_WAIT:
+		o->wait = true;
+		break;
 	case OPT_TO:
 	case OPT_BEFORE:
 	case OPT_AFTER:
@@ -446,6 +453,8 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 			       o->machine.ports ? "--port-input 0:FILE" : "--input");
 	if (o->console && o->retry)
 		return err_set(err, EINVAL, "--retry goes on by itself, and --console is for somebody who types");
+	if (o->wait && !o->gdb)
+		return err_set(err, EINVAL, "--wait is for gdb: say where it is to connect with --gdb ADDR");
 	if (o->retry && !o->until)
 		return err_set(err, EINVAL, "--retry needs --until: what is it to wait for?");
 	if (o->retry && o->input && strcmp(o->input, "-") == 0)

@@ -51,6 +51,7 @@ struct options {
 	struct position to;
 	const char *gdb; /* where gdb is to connect */
 	bool gdb_allow_remote;
+	bool wait; /* for gdb before the guest's first instruction */
 	/* Questions. */
 	gva_t address;
 	uint64_t length;
@@ -83,6 +84,7 @@ enum {
 	TAKES_SECOND = 65536,    /* another file */
 	TAKES_MEMORY = 262144,   /* what checkpoints may take */
 	TAKES_HELP = 131072,     /* and nothing else */
+	TAKES_LIVE_GDB = 1048576, /* gdb on a guest that runs */
 };
 
 /* Parse argv (argv[0] is the command's name). */

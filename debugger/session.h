@@ -63,6 +63,8 @@ void session_print_event(FILE *to, const struct event *e);
 
 /* cmd_gdb.c: serve the recording o->file to gdb at o->gdb. Returns the exit status. */
 int gdb_serve_replay(const struct options *o);
+/* Run m until its guest is over or gdb kills it, with o->gdb as a place where gdb can connect any time, and stop it. */
+int gdb_serve_live(const struct options *o, struct machine *m, const struct recorder_options *ro, struct err *err);
 
 /* cmd_run.c: go on live from the snapshot that the trace begins with, into o->output if given. Returns the exit status. */
 int run_from_snapshot(struct options *o, const struct replay_file *f);

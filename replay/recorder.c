@@ -317,6 +317,10 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 		}
 		sleep_for_input(r, m, due);
 		end_at_limits(r, m);
+		if (r->o.wake && r->o.wake(r->o.wake_ctx)) {
+			m->pause = true;
+			return 1;
+		}
 	}
 	return 0;
 }

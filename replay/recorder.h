@@ -24,6 +24,9 @@ struct recorder_options {
 	unsigned n_sources;
 	bool realtime;        /* at HLT, sleep until the deadline is due by host time */
 	const volatile sig_atomic_t *interrupted; /* set by the user's Ctrl-C; may be NULL */
+	/* Asked while the guest sleeps at HLT: true pauses the machine there. May be NULL. */
+	bool (*wake)(void *ctx);
+	void *wake_ctx;
 };
 
 struct recorder_counts {

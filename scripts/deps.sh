@@ -5,7 +5,7 @@
 #
 #   build  compiler and libraries of the program     test   unit tests, gdb, packers
 #   npt    the second kind of host (npt-host.sh)     clang, fuzz  clang with its run-time library
-#   linux  to build the kernel of examples/linux
+#   linux  to build the kernel of examples/linux     bench  gdb and QEMU, for bench-gdb
 #
 # Every make target calls this, so with nothing missing it is one dpkg-query and no output. On
 # Debian and its relatives it installs through apt, as root or with sudo; elsewhere it installs
@@ -19,6 +19,7 @@ packages_of_group() {
 	build) echo gcc libc6-dev make pkg-config libzydis-dev zlib1g-dev liblzma-dev libzstd-dev \
 		liblz4-dev libxxhash-dev libelf-dev libdwarf-dev libslirp-dev ;;
 	test) echo libcmocka-dev gdb xz-utils zstd lz4 python3-minimal ;;
+	bench) echo gdb qemu-system-x86 qemu-utils ;;
 	npt) echo qemu-system-x86 busybox-static bash cpio kmod ;;
 	clang | fuzz) echo clang libclang-rt-14-dev ;;
 	linux) echo gcc libc6-dev make flex bison bc libelf-dev busybox-static cpio xz-utils zstd lz4 ;;
@@ -31,6 +32,7 @@ proofs_of_group() {
 	case $1 in
 	build) echo c:cc c:make h:Zydis/Zydis.h h:zlib.h h:lzma.h h:zstd.h h:lz4.h h:xxhash.h h:libelf.h h:libdwarf.h h:slirp/libslirp.h ;;
 	test) echo h:cmocka.h c:gdb c:xz c:zstd c:lz4 c:python3 ;;
+	bench) echo c:gdb c:qemu-system-x86_64 c:qemu-img ;;
 	npt) echo c:qemu-system-x86_64 c:busybox c:bash c:cpio c:modprobe c:dpkg-deb c:apt-get ;;
 	clang | fuzz) echo c:clang ;;
 	linux) echo c:cc c:make c:flex c:bison c:bc c:busybox c:cpio c:xz c:zstd c:lz4 c:dpkg-deb \

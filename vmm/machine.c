@@ -508,8 +508,8 @@ static int halt(struct machine *m, struct err *err)
 		uint64_t deadline = m->deadline, vtime = m->vtime;
 		int rc = m->nondet->halted(m->nondet_ctx, m, deadline, err);
 
-		if (rc < 0)
-			return rc;
+		if (rc != 0)
+			return rc < 0 ? rc : 0; /* still halted */
 		if (m->end || pic_pending(&m->pic))
 			break;
 		if (m->vtime != vtime || m->deadline != deadline)
@@ -620,6 +620,8 @@ int machine_run(struct machine *m, struct err *err)
 	if (!m->started)
 		rc = m->nondet->boundary(m->nondet_ctx, m, err);
 	m->started = true;
+	if (rc == 0 && m->halted && !m->end)
+		rc = halt(m, err);
 	while (rc == 0 && !m->end && !machine_paused(m)) {
 		struct vcpu_request req = {0};
 		struct watched_delivery delivery;

@@ -85,7 +85,8 @@ struct nondet_ops {
 	 * May deliver input. */
 	int (*boundary)(void *ctx, struct machine *m, struct err *err);
 	/* The guest has halted and vtime would jump to `deadline` (TIME_NEVER: nothing would wake it). May
-	 * deliver input, after moving vtime to any point before the deadline. */
+	 * deliver input, after moving vtime to any point before the deadline. 1: the run is to pause (m->pause) in the
+	 * halt, where the next machine_run goes on. */
 	int (*halted)(void *ctx, struct machine *m, uint64_t deadline, struct err *err);
 	/* A store of the guest to watched memory, or with m->dma of a device, already applied. May be
 	 * NULL. */
