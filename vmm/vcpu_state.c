@@ -244,6 +244,27 @@ static int refresh(struct vcpu *v, struct err *err)
 	return 0;
 }
 
+/* KVM takes MXCSR only along with SSE or AVX state that is in use (arch/x86/kernel/fpu/xstate.c, copy_uabi_to_xstate),
+ * and leaves the old one otherwise: give it first with registers that are in use and zero. */
+static int put_xsave(struct vcpu *v, const struct kvm_xsave *xsave, struct err *err)
+{
+	struct kvm_xsave first = *xsave;
+	uint8_t *x = (uint8_t *)&first;
+	uint64_t present;
+
+	memcpy(&present, x + XSAVE_HEADER, sizeof(present));
+	if (!(present & (XFEATURE_SSE | XFEATURE_AVX))) {
+		present |= XFEATURE_SSE;
+		memcpy(x + XSAVE_HEADER, &present, sizeof(present));
+		memset(x + XMM_AREA, 0, 256);
+		if (ioctl(v->fd, KVM_SET_XSAVE, &first) < 0)
+			return err_sys(err, errno, "cannot set the virtual CPU's MXCSR");
+	}
+	if (ioctl(v->fd, KVM_SET_XSAVE, xsave) < 0)
+		return err_sys(err, errno, "cannot set the virtual CPU's vector state");
+	return 0;
+}
+
 static int put(struct vcpu *v, struct vcpu_image *i, struct err *err)
 {
 	struct kvm_sregs other = i->sregs;
@@ -258,10 +279,11 @@ static int put(struct vcpu *v, struct vcpu_image *i, struct err *err)
 		return err_sys(err, errno, "cannot set the virtual CPU's registers");
 	/* Components that XCR0 does not have would be refused. */
 	rc = put_xcr0(v, i->xcr0, err);
+	if (rc == 0)
+		rc = put_xsave(v, &i->xsave, err);
 	if (rc < 0)
 		return rc;
-	if (ioctl(v->fd, KVM_SET_XSAVE, &i->xsave) < 0 ||
-	    ioctl(v->fd, KVM_SET_DEBUGREGS, &i->debug) < 0 ||
+	if (ioctl(v->fd, KVM_SET_DEBUGREGS, &i->debug) < 0 ||
 	    ioctl(v->fd, KVM_SET_MSRS, &i->msrs) != (int)ARRAY_SIZE(state_msrs) ||
 	    ioctl(v->fd, KVM_SET_VCPU_EVENTS, &i->events) < 0)
 		return err_sys(err, errno, "cannot set the virtual CPU's state");
