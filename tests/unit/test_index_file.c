@@ -225,6 +225,8 @@ static void write_snapshot(void)
 {
 	struct trace_machine tm = some_machine();
 	struct guest_image image = {.kernel = good.kernel, .kernel_size = sizeof(good.kernel)};
+	const struct trace_end none = {0};
+	struct buf end = {0};
 	struct snapshots *t = new_tree();
 	struct trace_writer *w;
 	struct err err;
@@ -235,7 +237,9 @@ static void write_snapshot(void)
 	set_file("", 0);
 	assert_int_equal(trace_writer_create(&w, file_path, &err), 0);
 	assert_int_equal(begin_write_head(w, &tm, &image, t, t->first, &err), 0);
-	assert_int_equal(trace_writer_frame(w, TRACE_END, "", 1, &err), 0);
+	trace_end_encode(&none, &end);
+	assert_int_equal(trace_writer_frame(w, TRACE_END, end.data, end.len, &err), 0);
+	buf_free(&end);
 	assert_int_equal(trace_writer_close(w, &err), 0);
 	snapshots_destroy(t);
 	whole.size = (size_t)lseek(file_fd, 0, SEEK_END);
