@@ -145,6 +145,16 @@ test-npt:
 		examples/irq_race/session.sh "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 
+# Linux there: the small one's workload, and Debian's own kernel with its user space.
+.PHONY: test-npt-linux
+test-npt-linux:
+	$(Q)scripts/deps.sh build test linux npt
+	$(Q)$(MAKE) --no-print-directory all linux
+	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
+	$(Q)scripts/npt-host.sh -t 1500 -o $(BUILD)/npt/linux -f build/hindsight -f build/linux \
+		-f build/debian_kernel/vmlinux -f tests -- tests/npt.sh "tests/small_linux.sh -r 2 build/linux" \
+		"tests/debian_kernel.sh build/debian_kernel/vmlinux build/linux/initramfs.cpio"
+
 # The hostile guest for as long as one likes; make test has it for a short while.
 ACCESSES ?= 20000
 .PHONY: hostile
