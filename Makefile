@@ -133,6 +133,14 @@ test-linux:
 	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt "tests/small_linux.sh $(BUILD)/linux" \
 		examples/linux/session.sh "tests/memtest.sh $(BUILD)/memtest/memtest86+x64.bin"
 
+# Anywhere in a recording, and from there to a recorded digest: so often, which makes twice as many seeks.
+SEEK_COUNT ?= 5000
+.PHONY: test-seeks
+test-seeks:
+	$(Q)scripts/deps.sh build test
+	$(Q)$(MAKE) --no-print-directory all tests guests
+	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/seeks.txt "$(BUILD)/tests/test_timeline $(SEEK_COUNT)"
+
 # The second kind of host: real kvm_amd with nested paging, inside QEMU.
 .PHONY: test-npt
 test-npt:
@@ -141,7 +149,7 @@ test-npt:
 	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
 		-f build/tests -f tests -f examples -- tests/npt.sh \
 		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_restore \
-		build/tests/test_snapshots "tests/virtio.sh -r 2" examples/stale_pointer/session.sh \
+		build/tests/test_snapshots build/tests/test_timeline build/tests/test_index "tests/virtio.sh -r 2" examples/stale_pointer/session.sh \
 		examples/irq_race/session.sh "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 

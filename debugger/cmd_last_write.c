@@ -143,7 +143,7 @@ static int find_gpa(const struct options *o, struct timeline *t, struct answer *
 /* Forward to the first store, then back to before it, by steps that no watch has counted otherwise. */
 static int find_first(struct timeline *t, const struct timeline_stops *stops, struct answer *a, struct err *err)
 {
-	struct timeline_place place = {.from = timeline_position(t), .nth = 1};
+	struct timeline_place place = {.from = timeline_position(t), .nth = 1, .known = true};
 	int rc = timeline_continue(t, stops, &a->stop, err);
 
 	if (rc < 0 || a->stop.reason != TIMELINE_WATCH)

@@ -17,6 +17,8 @@
 #define SPACING_NS (20 * NSEC_PER_MSEC)
 /* Going back, a checkpoint is left this many steps before the place: the steps back that follow begin there. */
 #define LEAD_STEPS 64
+/* No boundary has so many: to seek there is to come to the next one, over steps that are counted. */
+#define STEPS_BEYOND (1ull << 40)
 /* Of the way from a checkpoint to the present, its distance to the next may be at least one part in so many. */
 #define THINNING 6
 #define CHECKPOINTS_MAX 512
@@ -198,6 +200,11 @@ int timeline_freeze(struct timeline *t, const char *label, struct snapshot **s, 
 	return rc;
 }
 
+static bool position_known(const struct timeline *t)
+{
+	return replayer_position_known(t->replay.replayer);
+}
+
 /* Freeze the present, if that can be. Not being able to is no error: later places will do. */
 static int add_checkpoint(struct timeline *t, struct err *err)
 {
@@ -303,13 +310,18 @@ static int run_until(struct timeline *t, struct position target, struct timeline
 		     struct err *err)
 {
 	double caution = 1;
+	bool due = false;
 	int rc = 0;
 
 	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0) {
+		struct position next = {timeline_position(t).boundary + 1, 0};
 		uint64_t began = host_cpu_ns();
 		const struct checkpoint *last;
 
-		replayer_set_target(t->replay.replayer, target);
+		/* Where nothing counts, a checkpoint is made at a boundary. */
+		if (!due || position_order(target, next) < 0)
+			next = target;
+		replayer_set_target(t->replay.replayer, next);
 		rc = replayer_run(t->replay.replayer, err);
 		t->work += host_cpu_ns() - began;
 		if (rc == -EAGAIN) {
@@ -326,7 +338,8 @@ static int run_until(struct timeline *t, struct position target, struct timeline
 			return err_set(err, EINTR, "interrupted");
 		tell_progress(t, target);
 		last = find_checkpoint(t, timeline_position(t));
-		if (t->work - last->work >= SPACING_NS && !timeline_at_end(t))
+		due = t->work - last->work >= SPACING_NS && !timeline_at_end(t);
+		if (due && position_known(t))
 			rc = add_checkpoint(t, err);
 	}
 	if (caution > 1)
@@ -346,11 +359,11 @@ int timeline_seek(struct timeline *t, struct position target, struct err *err)
 	const struct checkpoint *c;
 	int rc = 0;
 
-	if (order == 0 && !timeline_at_end(t))
+	if (order == 0 && !timeline_at_end(t) && position_known(t))
 		return 0;
 	c = find_checkpoint(t, target);
-	/* Behind the present, or nearer to a checkpoint between. */
-	if (order <= 0 || position_order(c->at, here) > 0)
+	/* Behind the present, or perhaps so, or nearer to a checkpoint between. */
+	if (order <= 0 || (!position_known(t) && target.boundary == here.boundary) || position_order(c->at, here) > 0)
 		rc = restore_checkpoint(t, c, err);
 	if (rc == 0 && order < 0 && target.steps > LEAD_STEPS) {
 		struct position lead = {target.boundary, target.steps - LEAD_STEPS};
@@ -377,16 +390,6 @@ int timeline_step(struct timeline *t, uint64_t n, struct err *err)
 	return rc;
 }
 
-/* How many steps the boundary before this one has; what only counting them tells. */
-static int learn_span(struct timeline *t, struct position here, uint64_t *span, struct err *err)
-{
-	int rc = timeline_seek(t, (struct position){here.boundary - 1, 0}, err);
-
-	for (*span = 0; rc == 0 && position_order(timeline_position(t), here) < 0; (*span)++)
-		rc = timeline_step(t, 1, err);
-	return rc;
-}
-
 /* The position before this one. */
 static int step_back(struct timeline *t, struct err *err)
 {
@@ -394,16 +397,17 @@ static int step_back(struct timeline *t, struct err *err)
 	uint64_t span = replayer_last_span(t->replay.replayer);
 	int rc = 0;
 
-	if (position_order(here, t->checkpoint[0].at) <= 0)
+	if (position_order(here, t->checkpoint[0].at) <= 0 && position_known(t))
 		return 0;
-	if (here.steps == 0 && !span && caps_has_clock(&t->replay.machine->caps)) {
-		/* Come over the boundary once more. */
-		rc = timeline_seek(t, (struct position){here.boundary - 1, 0}, err);
+	if (!position_known(t) || (here.steps == 0 && !span)) {
+		/* Over all of the boundary once more, so that its steps are known. */
+		uint64_t boundary = position_known(t) ? here.boundary - 1 : here.boundary;
+
+		rc = timeline_seek(t, (struct position){boundary, 0}, err);
 		if (rc == 0)
-			rc = run_to(t, here, err);
+			rc = run_to(t, (struct position){boundary, STEPS_BEYOND}, err);
+		here = to = timeline_position(t);
 		span = replayer_last_span(t->replay.replayer);
-	} else if (here.steps == 0 && !span) {
-		rc = learn_span(t, here, &span, err);
 	}
 	if (rc < 0)
 		return rc;
@@ -498,8 +502,16 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 		replayer_count_here(t->replay.replayer);
 	if (rc == 0)
 		rc = run_until(t, end, stop, &found, err);
+	rc = end_stops(t, rc, err);
+	if (!timeline_at_end(t) && !position_known(t)) {
+		/* On request, at the last known place; at a stop, there. */
+		if (rc == 0)
+			rc = timeline_learn_position(t, err);
+		else if (rc == -EINTR && restore_checkpoint(t, find_checkpoint(t, timeline_position(t)), NULL) < 0)
+			rc = err_set(err, EIO, "the machine cannot be brought back to a known position");
+	}
 	stop->at = timeline_position(t);
-	return end_stops(t, rc, err);
+	return rc;
 }
 
 /* The last stop at or behind the checkpoint where the machine stands and before `limit`. */
@@ -521,6 +533,7 @@ static int last_stop(struct timeline *t, struct position limit, struct timeline_
 			break;
 		*stop = here;
 		stop->at = at->position = timeline_position(t);
+		at->known = position_known(t);
 		if (from.boundary != at->position.boundary)
 			from = (struct position){at->position.boundary, 0};
 		at->nth = position_order(from, at->from) == 0 && *found ? at->nth + 1 : 1;

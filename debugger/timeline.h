@@ -73,14 +73,18 @@ int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *s
 
 /* A place where there was a stop, and all by which it is found again. */
 struct timeline_place {
-	struct position position; /* steps: 0 where they are not known, and not those without the stops */
+	struct position position; /* not always that without the stops */
+	bool known;               /* its steps are */
 	struct kvm_regs regs;
 	bool in_user;             /* in user code where the host cannot stop: no position of its own */
 	struct position from;
 	unsigned nth;             /* stop on the way from there */
 };
 
-/* timeline_place.c: go to such a place. -ENOTSUP: steps do not lead to it. */
+/* timeline_place.c. The present is at a stop, in a boundary whose steps were not counted: come there again by steps.
+ * -ENOTSUP: they do not lead to it. */
+int timeline_learn_position(struct timeline *t, struct err *err);
+/* Go to such a place. -ENOTSUP: steps do not lead to it. */
 int timeline_find_place(struct timeline *t, const struct timeline_stops *stops, const struct timeline_place *place,
 			struct err *err);
 

@@ -60,23 +60,46 @@ static int is_here(struct timeline *t, const struct timeline_place *place, const
 	return rc;
 }
 
-int timeline_find_place(struct timeline *t, const struct timeline_stops *stops, const struct timeline_place *place,
-			struct err *err)
+/* Step on, within its boundary, to the place where the machine is this. */
+static int step_to(struct timeline *t, const struct timeline_place *place, const struct machine_digest *digest,
+		   struct err *err)
 {
-	struct machine_digest digest;
 	bool here = false;
-	int rc = timeline_seek(t, place->position, err);
+	int rc = 0;
 
-	if (rc < 0 || place->in_user || has_regs(t, place))
-		return rc;
-	rc = see_place(t, stops, place, &digest, err);
-	if (rc == 0)
-		rc = timeline_seek(t, place->from, err);
 	while (rc == 0 && !timeline_at_end(t) && timeline_position(t).boundary == place->position.boundary) {
-		rc = is_here(t, place, &digest, &here, err);
+		rc = is_here(t, place, digest, &here, err);
 		if (rc < 0 || here)
 			return rc;
 		rc = timeline_step(t, 1, err);
 	}
 	return rc < 0 ? rc : not_found(place, err);
+}
+
+int timeline_learn_position(struct timeline *t, struct err *err)
+{
+	struct timeline_place place = {.position = {timeline_position(t).boundary, 0}};
+	struct machine_digest digest;
+	int rc = machine_digest(timeline_machine(t), &digest, err);
+
+	place.regs = event_regs(&timeline_machine(t)->vcpu[0]);
+	if (rc == 0)
+		rc = timeline_seek(t, place.position, err);
+	return rc < 0 ? rc : step_to(t, &place, &digest, err);
+}
+
+int timeline_find_place(struct timeline *t, const struct timeline_stops *stops, const struct timeline_place *place,
+			struct err *err)
+{
+	struct machine_digest digest;
+	int rc = timeline_seek(t, place->position, err);
+
+	if (rc < 0 || place->in_user || (place->known && has_regs(t, place)))
+		return rc;
+	rc = see_place(t, stops, place, &digest, err);
+	/* Where steps are not counted, to stop there was to find it. */
+	if (rc < 0 || !place->known)
+		return rc;
+	rc = timeline_seek(t, place->from, err);
+	return rc < 0 ? rc : step_to(t, place, &digest, err);
 }

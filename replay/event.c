@@ -4,6 +4,7 @@
 #include "vmm/cpuid.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -451,4 +452,17 @@ void event_channel_name(unsigned channel, char name[CHANNEL_NAME_MAX])
 		snprintf(name, CHANNEL_NAME_MAX, "the window's size");
 	else
 		snprintf(name, CHANNEL_NAME_MAX, "port %u", (channel - INPUT_PORT) % 256);
+}
+
+bool event_regs_differ(const struct kvm_regs *now, const struct kvm_regs *then, char *what, size_t size)
+{
+	const uint64_t *a = (const uint64_t *)now, *b = (const uint64_t *)then;
+
+	for (unsigned i = 0; i < REGS_COUNT; i++) {
+		if (a[i] == b[i])
+			continue;
+		snprintf(what, size, "register %s is 0x%" PRIx64 ", recorded 0x%" PRIx64, event_reg_name(i), a[i], b[i]);
+		return true;
+	}
+	return false;
 }

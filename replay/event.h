@@ -126,6 +126,8 @@ struct kvm_regs event_regs(const struct vcpu *v);
 uint32_t event_regs_hash(const struct kvm_regs *regs);
 /* The registers are those of the landmark, as far as it tells. */
 bool event_landmark_has_regs(const struct event *e, const struct kvm_regs *regs);
+/* Name the first register that differs; false if none does. */
+bool event_regs_differ(const struct kvm_regs *now, const struct kvm_regs *then, char *what, size_t size);
 const char *event_reg_name(unsigned i);
 const char *event_type_name(enum event_type type);
 /* "the serial line", "the network card", "port 2". */

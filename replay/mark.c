@@ -8,7 +8,8 @@
 #define MARK_ENDED 2u
 #define MARK_AT_BOUNDARY 4u
 #define MARK_COUNTING 8u
-#define MARK_FLAGS 15u
+#define MARK_RAN 16u
+#define MARK_FLAGS 31u
 
 #define COUNTS 6
 
@@ -31,7 +32,7 @@ void replay_mark_encode(const struct replay_mark *mark, struct buf *out)
 
 	buf_put_u8(out, (uint8_t)((p->pending ? MARK_PENDING : 0) | (p->frame.ended ? MARK_ENDED : 0) |
 				  (mark->at_boundary ? MARK_AT_BOUNDARY : 0) |
-				  (mark->counting ? MARK_COUNTING : 0)));
+				  (mark->counting ? MARK_COUNTING : 0) | (mark->ran ? MARK_RAN : 0)));
 	buf_put_u64(out, p->frame.offset);
 	buf_put_u64(out, p->frame.sequence);
 	buf_put_u64(out, p->consumed);
@@ -56,6 +57,7 @@ int replay_mark_decode(struct reader *in, struct replay_mark *mark, struct err *
 	uint8_t flags = reader_u8(in);
 
 	*mark = (struct replay_mark){.at_boundary = flags & MARK_AT_BOUNDARY, .counting = flags & MARK_COUNTING};
+	mark->ran = flags & MARK_RAN;
 	p->pending = flags & MARK_PENDING;
 	p->frame.ended = flags & MARK_ENDED;
 	p->frame.offset = reader_u64(in);

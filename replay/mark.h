@@ -13,6 +13,7 @@ struct replay_mark {
 	struct replay_counts counts;
 	bool at_boundary; /* the guest has not run since the last boundary */
 	bool counting;    /* positions were told by a clock */
+	bool ran;         /* they were not, and the steps since the boundary are not known */
 	uint64_t events;  /* before `next` */
 	uint64_t last_good;
 	uint64_t steps;

@@ -30,7 +30,8 @@ struct replayer {
 	uint64_t passed;        /* events that happened */
 	bool at_boundary;       /* the guest has not run since the last boundary */
 
-	uint64_t steps;         /* made since the target's boundary; where there is no count */
+	uint64_t steps;         /* made since the last boundary; where there is no count */
+	bool ran;               /* freely since then: they are not all there is */
 	uint64_t base;          /* vcpu_progress at the last boundary; with o.positions */
 	uint64_t last_span;     /* what it grew by over the boundary before */
 	struct approach approach;
@@ -48,7 +49,7 @@ struct replayer {
 /* Positions are told by the clock. */
 static bool counting(const struct replayer *r)
 {
-	return r->o.positions && caps_has_clock(&r->m->caps);
+	return r->o.positions && r->o.clock == CLOCK_EMUL;
 }
 
 /* Steps since the last boundary. */
@@ -106,21 +107,6 @@ static int ran_past(struct replayer *r, struct err *err, const char *what)
 	return DIVERGED(r, err, "%s", what);
 }
 
-/* Name the first register that differs; false if none does. */
-static bool registers_differ(const struct kvm_regs *now, const struct kvm_regs *then, char *what, size_t size)
-{
-	const uint64_t *a = (const uint64_t *)now, *b = (const uint64_t *)then;
-
-	for (unsigned i = 0; i < REGS_COUNT; i++) {
-		if (a[i] == b[i])
-			continue;
-		snprintf(what, size, "register %s is 0x%" PRIx64 ", recorded 0x%" PRIx64,
-			 event_reg_name(i), a[i], b[i]);
-		return true;
-	}
-	return false;
-}
-
 /* Compare the machine's digests with the recorded ones. 0, or -EILSEQ. */
 static int compare_digest(struct replayer *r, const struct machine_digest *then, struct err *err)
 {
@@ -149,7 +135,7 @@ static int compare(struct replayer *r, const struct kvm_regs *regs, const struct
 	if (rc < 0)
 		return rc;
 	here = event_regs(&r->m->vcpu[0]);
-	if (registers_differ(&here, regs, r->divergence.what, sizeof(r->divergence.what)))
+	if (event_regs_differ(&here, regs, r->divergence.what, sizeof(r->divergence.what)))
 		return diverged(r, err);
 	return compare_digest(r, then, err);
 }
@@ -238,7 +224,12 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 
 		r->last_span = now - r->base;
 		r->base = now;
+	} else {
+		/* The last step led here, and was none that stops. */
+		r->last_span = r->ran ? 0 : r->steps + 1;
 	}
+	r->steps = 0;
+	r->ran = false;
 	if (r->o.interrupted && *r->o.interrupted)
 		machine_end(m, END_INTERRUPTED, 0);
 	if (rc == 0 && r->o.watch_len && m->boundary == r->o.watch_from)
@@ -269,7 +260,6 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	if (r->o.has_target && m->boundary >= r->o.target.boundary &&
 	    (m->boundary > r->o.target.boundary || r->o.target.steps == 0))
 		m->pause = true;
-	r->steps = 0;
 	return 0;
 }
 
@@ -434,6 +424,7 @@ static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struc
 	}
 	if (wait)
 		kick_timer_set(&r->timer, wait, look_ns(r));
+	r->ran = r->ran || !req->step;
 	return 0;
 }
 
@@ -444,7 +435,6 @@ static int check_target(struct replayer *r, struct machine *m, enum vcpu_stop st
 	bool stepped = stop == VCPU_STEP;
 	int cpl;
 
-	r->steps += stepped;
 	here = steps_here(r);
 	approach_stopped(&r->approach, here);
 	if (here < r->o.target.steps)
@@ -463,6 +453,7 @@ static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct 
 	struct replayer *r = ctx;
 	int rc;
 
+	r->steps += stop == VCPU_STEP;
 	if (r->o.interrupted && *r->o.interrupted)
 		machine_end(m, END_INTERRUPTED, 0);
 	if (stop != VCPU_KICK || has_moved(r))
@@ -620,6 +611,11 @@ struct position replayer_position(const struct replayer *r)
 	return (struct position){r->m->boundary, steps_here(r)};
 }
 
+bool replayer_position_known(const struct replayer *r)
+{
+	return counting(r) || !r->ran;
+}
+
 void replayer_set_breakpoints(struct replayer *r, const struct breakpoint_set *set)
 {
 	r->breakpoints = *set;
@@ -653,6 +649,7 @@ int replayer_save(const struct replayer *r, struct buf *out, struct err *err)
 		.counts = r->counts,
 		.at_boundary = r->at_boundary,
 		.counting = counting(r),
+		.ran = r->ran,
 		.events = r->events - r->have_next,
 		.last_good = r->divergence.last_good,
 		.steps = r->steps,
@@ -683,6 +680,7 @@ int replayer_restore(struct replayer *r, struct reader *in, struct err *err)
 	r->passed = 0;
 	r->divergence = (struct divergence){.last_good = mark.last_good};
 	r->steps = mark.steps;
+	r->ran = mark.ran;
 	r->base = vcpu_progress(v) - mark.done;
 	r->last_span = mark.counting == counting(r) ? mark.last_span : 0;
 	r->search.clock_base = vcpu_clock(v) - mark.searched;

@@ -77,7 +77,7 @@ struct replay_options {
 	struct replay_fault fault;
 	double caution; /* factor on the margin before landmarks; 0: 1 */
 	uint64_t slice; /* ns of host time after which a run pauses in any case; 0: never */
-	bool positions; /* keep count of steps, where the host has a clock: see replayer_position */
+	bool positions; /* keep count of steps, with a clock: see replayer_position */
 	const volatile sig_atomic_t *interrupted; /* ends the run; may be NULL */
 	const char *disk; /* image for a trace that has only its hash; else NULL */
 	/* Bring a fresh machine into the first state of a trace that begins with a snapshot. NULL: such are refused. */
@@ -130,6 +130,8 @@ const struct replay_counts *replayer_counts(const struct replayer *r);
 /* The position now. Its steps are known at boundaries, after a target with steps, and, on hosts with a clock with
  * options.positions, everywhere. */
 struct position replayer_position(const struct replayer *r);
+/* Its steps are known. Where nothing counts them, all since the boundary must have been made one by one. */
+bool replayer_position_known(const struct replayer *r);
 /* Factor on the margins from now on; for a new try after -EAGAIN. */
 void replayer_set_caution(struct replayer *r, double caution);
 /* Steps that the boundary before this one had, its last one included; 0: not known. */
