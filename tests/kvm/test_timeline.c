@@ -21,7 +21,7 @@
 #define JUMPS 150
 #define SEEKS 500 /* and as many back to a recorded digest; test_timeline N makes N */
 /* Without an instruction clock all steps are made one by one. */
-#define SLOW_WALK 200
+#define SLOW_WALK 80
 #define SLOW_JUMPS 20
 #define SLOW_SEEKS 40
 /* Where guests keep their data. */
