@@ -179,6 +179,12 @@ bench:
 	$(Q)$(BUILD)/tests/bench_snapshot
 	$(Q)$(BUILD)/tests/bench_timeline
 
+.PHONY: bench-linux
+bench-linux:
+	$(Q)scripts/deps.sh build linux npt
+	$(Q)$(MAKE) --no-print-directory all linux
+	$(Q)BUILD=$(BUILD) tests/bench/linux.sh $(BUILD)/linux
+
 # --- checks -------------------------------------------------------------------------------------
 
 .PHONY: check-source
