@@ -193,6 +193,12 @@ bench-gdb:
 	$(Q)$(MAKE) --no-print-directory all $(BUILD)/guests/stale_pointer_pvh.elf
 	$(Q)BUILD=$(BUILD) tests/bench/gdb.sh
 
+.PHONY: bench-linux
+bench-linux:
+	$(Q)scripts/deps.sh build linux npt
+	$(Q)$(MAKE) --no-print-directory all linux
+	$(Q)BUILD=$(BUILD) tests/bench/linux.sh $(BUILD)/linux
+
 # --- checks -------------------------------------------------------------------------------------
 
 .PHONY: check-source
