@@ -52,7 +52,7 @@ struct timeline_stop {
 	uint64_t old, now;
 	const char *device; /* whose DMA it was; NULL: an instruction's access */
 	bool input;         /* the DMA of what came from outside: no instruction asked for it */
-	uint64_t rip;       /* behind the instruction of a store, or of it */
+	uint64_t rip;       /* of a store: behind a byte of the instruction */
 };
 
 /* The first byte of w for which the access counts; false if there is none. */

@@ -452,7 +452,9 @@ static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uin
 	const struct timeline_stop access = {
 		.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now,
 		.device = !m->dma ? NULL : m->accessed ? m->accessed->ops->name : "a device",
-		.input = m->dma && !m->accessed, .rip = vcpu_regs(&m->vcpu[0])->rip};
+		.input = m->dma && !m->accessed,
+		/* A string instruction is not over. */
+		.rip = vcpu_regs(&m->vcpu[0])->rip + vcpu_in_string_instruction(&m->vcpu[0], NULL)};
 
 	(void)err;
 	note_access(ctx, &access);
