@@ -24,7 +24,9 @@ int breakpoint_plant(struct vcpu *v, gva_t where, uint8_t byte, struct plant *p,
 		return err_set(err, EFAULT,
 			       "cannot place a breakpoint at 0x%" PRIx64 ": the page is not mapped",
 			       where.v);
-	p->at = memory_at_dirty(v->mem, gpa, 1);
+	/* Not marked as written: it is as it was before anybody looks. To the recorder a page that was written is one whose
+	 * code the guest keeps changing. */
+	p->at = (uint8_t *)memory_at(v->mem, gpa, 1);
 	if (!p->at)
 		return err_set(err, EFAULT, "cannot place a breakpoint at 0x%" PRIx64 ": not RAM",
 			       where.v);
