@@ -20,9 +20,10 @@
 #define ADVANCE_MAX NSEC_PER_SEC
 /* Steps to leave an interrupt shadow or a string instruction before the kick is given up. */
 #define LEAVE_STEPS 256
-/* The first of them may also serve to leave code that the guest has just written: enough for a routine that is
- * patched before each call. Code that was loaded and stays is a good place all the same. */
-#define FRESH_STEPS 64
+/* The first of them serve to leave code that the guest has written lately: enough for a routine that is patched before
+ * each call to be patched again. From then on only what was written meanwhile counts: code that was loaded and stays is a
+ * good place all the same. */
+#define FRESH_STEPS 128
 /* After a kick in user code, where no landmark can be: look again this soon. */
 #define RETRY_NS (100 * NSEC_PER_USEC)
 /* A guest that computes for so long (time in the guest) without boundary or landmark gets a landmark though nothing
@@ -59,6 +60,7 @@ struct recorder {
 	uint64_t quiet_from;  /* vCPU's free_ns at the last boundary or landmark */
 
 	unsigned leaving;     /* steps left for leaving an unsuitable place; 0: not leaving */
+	struct memory_dirty *written; /* since then; NULL: with a clock */
 	enum machine_end ending; /* the run is to end at the next place that can be found again */
 	uint64_t jitter;      /* generator for the length of quanta */
 
@@ -339,13 +341,13 @@ static int code_is_fresh(struct recorder *r, struct machine *m, bool *fresh, str
 	int rc;
 
 	*fresh = false;
-	if (!r->w || r->o.clock != CLOCK_STATE ||
-	    (r->leaving && r->leaving < LEAVE_STEPS - FRESH_STEPS))
+	if (!r->written)
 		return 0;
 	rc = vcpu_get_sregs(v, &sregs, err);
 	if (rc < 0 || paging_translate(m->mem, &sregs, GVA(vcpu_regs(v)->rip), &gpa) < 0)
 		return rc;
-	return memory_page_written(m->mem, gpa, fresh, err);
+	return memory_page_written(m->mem, r->leaving && r->leaving < LEAVE_STEPS - FRESH_STEPS ? r->written : NULL,
+				   gpa, fresh, err);
 }
 
 /* Can this place be found again on this host? */
@@ -465,6 +467,12 @@ static int try_land(struct recorder *r, struct machine *m, enum vcpu_stop stop, 
 	if (place == PLACE_LEAVE) {
 		/* A boundary on the way will do as well. */
 		r->time_waits = true;
+		if (!r->leaving && r->written) {
+			rc = memory_sync_dirty(m->mem, err);
+			if (rc < 0)
+				return rc;
+			memory_dirty_clear(r->written);
+		}
 		r->leaving = r->leaving ? r->leaving - 1 : LEAVE_STEPS;
 		if (r->leaving)
 			return 0;
@@ -553,9 +561,13 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	for (unsigned i = 0; i < options->n_sources && i < INPUT_CHANNELS; i++)
 		r->source[r->sources++] = options->sources[i];
 	rc = user_code_create(&r->user_code, err);
+	if (rc == 0 && w && r->o.clock == CLOCK_STATE)
+		rc = memory_dirty_open(m->mem, &r->written, err);
 	if (rc == 0)
 		rc = kick_timer_create(&r->timer, &m->vcpu[0], err);
 	if (rc < 0) {
+		if (r->written)
+			memory_dirty_close(m->mem, r->written);
 		user_code_destroy(r->user_code);
 		free(r);
 		return rc;
@@ -650,6 +662,8 @@ void recorder_destroy(struct recorder *r)
 	if (!r)
 		return;
 	kick_timer_destroy(&r->timer);
+	if (r->written)
+		memory_dirty_close(r->m->mem, r->written);
 	buf_free(&r->log);
 	user_code_destroy(r->user_code);
 	free(r);

@@ -356,7 +356,7 @@ int memory_sync_dirty(struct memory *mem, struct err *err)
 	return 0;
 }
 
-int memory_page_written(struct memory *mem, gpa_t gpa, bool *written, struct err *err)
+int memory_page_written(struct memory *mem, const struct memory_dirty *d, gpa_t gpa, bool *written, struct err *err)
 {
 	const struct region *r = find_region(mem, gpa.v, 1);
 	int rc = memory_sync_dirty(mem, err);
@@ -366,7 +366,7 @@ int memory_page_written(struct memory *mem, gpa_t gpa, bool *written, struct err
 	if (rc < 0 || !r)
 		return rc;
 	page = r->first_page + ((gpa.v - r->gpa) >> PAGE_SHIFT);
-	*written = memory_dirty_has(mem->undigested, page);
+	*written = memory_dirty_has(d ? d : mem->undigested, page);
 	return 0;
 }
 

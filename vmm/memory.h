@@ -33,8 +33,6 @@ int memory_write(struct memory *mem, gpa_t gpa, const void *data, uint64_t len);
 
 /* Digest of all RAM; all bytes, whoever wrote them. */
 int memory_digest(struct memory *mem, uint64_t *digest, struct err *err);
-/* Whether the page at gpa was written since memory_digest was last called; needs what that needs. */
-int memory_page_written(struct memory *mem, gpa_t gpa, bool *written, struct err *err);
 /* Compare two memories of equal size byte by byte. Returns true and the first differing address. */
 bool memory_first_difference(const struct memory *a, const struct memory *b, gpa_t *where);
 
@@ -63,6 +61,9 @@ int memory_sync_dirty(struct memory *mem, struct err *err);
 /* The first dirty page at or after *page. */
 bool memory_dirty_next(const struct memory_dirty *d, uint64_t *page);
 bool memory_dirty_has(const struct memory_dirty *d, uint64_t page);
+/* The same for the page at gpa, up to now; d NULL: since memory_digest was last called. Some hosts' KVM counts the first
+ * access of any kind. */
+int memory_page_written(struct memory *mem, const struct memory_dirty *d, gpa_t gpa, bool *written, struct err *err);
 /* Forget what this consumer was told up to the last memory_sync_dirty; for when it has been dealt with. */
 void memory_dirty_clear(struct memory_dirty *d);
 
