@@ -20,11 +20,10 @@ struct live {
 	void *outer_ctx, *inner_ctx;
 
 	/* While running. */
-	const struct timeline_stops *stops; /* NULL: one step is made */
-	bool stepped, at_breakpoint, watch_hit, interrupted;
+	struct stops_seen seen; /* without stops one step is made */
+	bool stepped, at_breakpoint, interrupted;
 	bool over; /* stands where the run began: a breakpoint there does not count */
 	struct kvm_regs began;
-	struct timeline_stop watched;
 	uint64_t next_look; /* host_ns */
 };
 
@@ -42,7 +41,7 @@ static int look_for_breakpoint(struct live *l, struct err *err)
 	/* A watched store moves the guest without a stop. */
 	if (rc == 0 && has_moved(l))
 		l->over = false;
-	if (rc == 0 && !l->over && breakpoint_set_has(&l->stops->breakpoints, vcpu_regs(v)->rip))
+	if (rc == 0 && !l->over && breakpoint_set_has(&l->seen.stops->breakpoints, vcpu_regs(v)->rip))
 		l->at_breakpoint = l->m->pause = true;
 	return rc;
 }
@@ -54,15 +53,15 @@ static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struc
 
 	if (rc < 0 || m->end)
 		return rc;
-	if (!l->stops) {
+	if (!l->seen.stops) {
 		req->step = true;
 		req->window = false;
 		return 0;
 	}
-	if (!l->stops->breakpoints.len)
+	if (!l->seen.stops->breakpoints.len)
 		return 0;
 	rc = look_for_breakpoint(l, err);
-	req->set = &l->stops->breakpoints;
+	req->set = &l->seen.stops->breakpoints;
 	req->over = l->over;
 	return rc;
 }
@@ -86,7 +85,7 @@ static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct 
 		l->over = false;
 	if (stop == VCPU_KICK)
 		look_for_interrupt(l);
-	else if (stop == VCPU_STEP && !l->stops)
+	else if (stop == VCPU_STEP && !l->seen.stops)
 		l->stepped = m->pause = true;
 	return l->inner->stopped(l->inner_ctx, m, stop, err);
 }
@@ -96,7 +95,7 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	struct live *l = ctx;
 
 	l->over = false;
-	if (!l->stops)
+	if (!l->seen.stops)
 		l->stepped = m->pause = true;
 	return l->inner->boundary(l->inner_ctx, m, err);
 }
@@ -108,37 +107,22 @@ static int on_halted(void *ctx, struct machine *m, uint64_t deadline, struct err
 	return l->inner->halted(l->inner_ctx, m, deadline, err);
 }
 
-static void note_access(struct live *l, const struct timeline_stop *access)
-{
-	if (!l->stops || !stops_see(l->stops, access))
-		return;
-	l->m->pause = true;
-	/* Of several accesses of one instruction the first is told. */
-	if (!l->watch_hit)
-		l->watched = *access;
-	l->watch_hit = true;
-}
-
 static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
 		      struct err *err)
 {
-	const struct timeline_stop access = {
-		.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now};
+	struct live *l = ctx;
 
-	(void)m;
 	(void)err;
-	note_access(ctx, &access);
+	stops_note_store(&l->seen, m, gpa, len, old, now);
 	return 0;
 }
 
 static int on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err)
 {
-	const struct timeline_stop access = {
-		.reason = TIMELINE_WATCH, .load = true, .gpa = gpa, .len = len, .old = value, .now = value};
+	struct live *l = ctx;
 
-	(void)m;
 	(void)err;
-	note_access(ctx, &access);
+	stops_note_load(&l->seen, m, gpa, len, value);
 	return 0;
 }
 
@@ -157,7 +141,7 @@ static int run(struct live *l, struct timeline_stop *stop, struct err *err)
 	struct machine *m = l->m;
 	int rc;
 
-	l->stepped = l->at_breakpoint = l->watch_hit = l->interrupted = false;
+	l->stepped = l->at_breakpoint = l->seen.hit = l->interrupted = false;
 	l->began = *vcpu_regs(&m->vcpu[0]);
 	l->next_look = host_ns() + LOOK_NS;
 	m->pause = false;
@@ -166,8 +150,8 @@ static int run(struct live *l, struct timeline_stop *stop, struct err *err)
 	recorder_rest(l->recorder);
 	if (rc < 0)
 		return rc;
-	if (l->watch_hit)
-		*stop = l->watched;
+	if (l->seen.hit)
+		*stop = l->seen.first;
 	else if (m->end)
 		*stop = (struct timeline_stop){.reason = TIMELINE_END};
 	else if (l->at_breakpoint || l->stepped)
@@ -179,7 +163,7 @@ static int run(struct live *l, struct timeline_stop *stop, struct err *err)
 
 int live_step(struct live *l, struct timeline_stop *stop, struct err *err)
 {
-	l->stops = NULL;
+	l->seen.stops = NULL;
 	return run(l, stop, err);
 }
 
@@ -190,14 +174,14 @@ int live_continue(struct live *l, const struct timeline_stops *stops, struct tim
 
 	if (rc < 0)
 		return rc;
-	l->stops = stops;
+	l->seen.stops = stops;
 	l->over = !stops->here;
 	do {
 		rc = run(l, stop, err);
 		l->over = true;
 	} while (rc == 0 && stop->reason == TIMELINE_BREAKPOINT && stops->wanted &&
 		 !stops->wanted(stops->ctx, NULL));
-	l->stops = NULL;
+	l->seen.stops = NULL;
 	return stops_disarm(stops, mem, rc, err);
 }
 

@@ -33,6 +33,36 @@ bool stops_see(const struct timeline_stops *stops, const struct timeline_stop *a
 	return false;
 }
 
+static void note(struct stops_seen *seen, struct machine *m, const struct timeline_stop *access)
+{
+	if (!seen->stops || !stops_see(seen->stops, access))
+		return;
+	m->pause = true;
+	if (!seen->hit)
+		seen->first = *access;
+	seen->hit = true;
+}
+
+void stops_note_store(struct stops_seen *seen, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now)
+{
+	const struct timeline_stop access = {
+		.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now,
+		.device = !m->dma ? NULL : m->accessed ? m->accessed->ops->name : "a device",
+		.input = m->dma && !m->accessed,
+		/* A string instruction is not over. */
+		.rip = vcpu_regs(&m->vcpu[0])->rip + vcpu_in_string_instruction(&m->vcpu[0], NULL)};
+
+	note(seen, m, &access);
+}
+
+void stops_note_load(struct stops_seen *seen, struct machine *m, gpa_t gpa, unsigned len, uint64_t value)
+{
+	const struct timeline_stop access = {
+		.reason = TIMELINE_WATCH, .load = true, .gpa = gpa, .len = len, .old = value, .now = value};
+
+	note(seen, m, &access);
+}
+
 int stops_arm(const struct timeline_stops *stops, struct memory *mem, struct err *err)
 {
 	struct memory_watch *pages;

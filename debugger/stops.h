@@ -59,6 +59,16 @@ struct timeline_stop {
 bool stops_watch_sees(const struct timeline_watch *w, const struct timeline_stop *access, gpa_t *byte);
 /* The access counts for one of them. */
 bool stops_see(const struct timeline_stops *stops, const struct timeline_stop *access);
+/* What a run has seen of watched memory. */
+struct stops_seen {
+	const struct timeline_stops *stops; /* NULL: none count */
+	bool hit;
+	struct timeline_stop first; /* of several accesses of one instruction this is told */
+};
+
+/* As nondet_ops.watched and .loaded report it; the machine pauses if it counts. */
+void stops_note_store(struct stops_seen *seen, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now);
+void stops_note_load(struct stops_seen *seen, struct machine *m, gpa_t gpa, unsigned len, uint64_t value);
 /* Have accesses to the watched memory reported, by memory_watch_all; nothing without watches. */
 int stops_arm(const struct timeline_stops *stops, struct memory *mem, struct err *err);
 /* And no longer. rc: what the run has returned, which is what is returned if it is an error. */

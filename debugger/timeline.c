@@ -47,9 +47,7 @@ struct timeline {
 	struct position last; /* 0: not known yet */
 
 	/* While continuing. */
-	const struct timeline_stops *stops;
-	bool watch_hit;
-	struct timeline_stop watched;
+	struct stops_seen seen;
 };
 
 static int position_order(struct position a, struct position b)
@@ -294,15 +292,15 @@ static int try_again(struct timeline *t, struct position target, double *caution
 /* The last run paused at something that was asked for. */
 static bool stopped(struct timeline *t, struct timeline_stop *stop)
 {
-	if (t->watch_hit) {
-		*stop = t->watched;
-		t->watch_hit = false;
+	if (t->seen.hit) {
+		*stop = t->seen.first;
+		t->seen.hit = false;
 		return true;
 	}
 	if (!replayer_hit_breakpoint(t->replay.replayer))
 		return false;
 	*stop = (struct timeline_stop){.reason = TIMELINE_BREAKPOINT};
-	return !t->stops->wanted || t->stops->wanted(t->stops->ctx, t);
+	return !t->seen.stops->wanted || t->seen.stops->wanted(t->seen.stops->ctx, t);
 }
 
 /* Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). */
@@ -435,47 +433,29 @@ int timeline_reverse_step(struct timeline *t, uint64_t n, struct err *err)
 
 /* --- stops ----------------------------------------------------------------------------------- */
 
-static void note_access(struct timeline *t, const struct timeline_stop *access)
-{
-	if (!t->stops || !stops_see(t->stops, access))
-		return;
-	t->replay.machine->pause = true;
-	/* Of several accesses of one instruction the first is told. */
-	if (!t->watch_hit)
-		t->watched = *access;
-	t->watch_hit = true;
-}
-
 static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
 		      struct err *err)
 {
-	const struct timeline_stop access = {
-		.reason = TIMELINE_WATCH, .gpa = gpa, .len = len, .old = old, .now = now,
-		.device = !m->dma ? NULL : m->accessed ? m->accessed->ops->name : "a device",
-		.input = m->dma && !m->accessed,
-		/* A string instruction is not over. */
-		.rip = vcpu_regs(&m->vcpu[0])->rip + vcpu_in_string_instruction(&m->vcpu[0], NULL)};
+	struct timeline *t = ctx;
 
 	(void)err;
-	note_access(ctx, &access);
+	stops_note_store(&t->seen, m, gpa, len, old, now);
 	return 0;
 }
 
 static int on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err)
 {
-	const struct timeline_stop access = {
-		.reason = TIMELINE_WATCH, .load = true, .gpa = gpa, .len = len, .old = value, .now = value};
+	struct timeline *t = ctx;
 
-	(void)m;
 	(void)err;
-	note_access(ctx, &access);
+	stops_note_load(&t->seen, m, gpa, len, value);
 	return 0;
 }
 
 static int begin_stops(struct timeline *t, const struct timeline_stops *stops, struct err *err)
 {
-	t->stops = stops;
-	t->watch_hit = false;
+	t->seen.stops = stops;
+	t->seen.hit = false;
 	if (stops->breakpoints.len > BREAKPOINTS_MAX)
 		return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported", BREAKPOINTS_MAX);
 	replayer_set_breakpoints(t->replay.replayer, &stops->breakpoints);
@@ -487,8 +467,8 @@ static int end_stops(struct timeline *t, int rc, struct err *err)
 	const struct breakpoint_set none = {0};
 
 	replayer_set_breakpoints(t->replay.replayer, &none);
-	rc = stops_disarm(t->stops, t->replay.machine->mem, rc, err);
-	t->stops = NULL;
+	rc = stops_disarm(t->seen.stops, t->replay.machine->mem, rc, err);
+	t->seen.stops = NULL;
 	return rc;
 }
 
@@ -565,7 +545,7 @@ static int find_backwards(struct timeline *t, struct timeline_place *at, struct 
 			before = (struct position){before.boundary - 1, UINT64_MAX};
 		c = *find_checkpoint(t, before);
 		rc = restore_checkpoint(t, &c, err);
-		t->watch_hit = false;
+		t->seen.hit = false;
 		replayer_count_here(t->replay.replayer);
 		if (rc == 0)
 			rc = last_stop(t, limit, at, stop, found, err);
