@@ -163,14 +163,14 @@ test-npt-linux:
 		-f build/debian_kernel/vmlinux -f tests -- tests/npt.sh "tests/small_linux.sh -r 2 build/linux" \
 		"tests/debian_kernel.sh build/debian_kernel/vmlinux build/linux/initramfs.cpio"
 
-# The hostile guest for as long as one likes; make test has it for a short while.
+# The hostile guest for as long as one likes, one on each CPU; make test has it for a short while.
 ACCESSES ?= 20000
 .PHONY: hostile
 hostile:
 	$(Q)scripts/deps.sh build clang
 	$(Q)$(MAKE) --no-print-directory guests
 	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all
-	$(Q)BUILD=$(BUILD) tests/hostile.sh -n $(ACCESSES) -t 86400
+	$(Q)BUILD=$(BUILD) tests/hostile.sh -n $(ACCESSES) -g $$(nproc) -t 86400
 
 # A Linux guest to try: kernel, modules and initial RAM disk in build/linux (examples/linux).
 .PHONY: linux

@@ -4,10 +4,11 @@
 # A guest that means harm (tests/guests/hostile.c) under a program built with sanitizers: no finding, no hang, no
 # unbounded memory; and what it does replays like everything else.
 #
-#   tests/hostile.sh [-n ACCESSES] [-s SEED] [-t SECONDS]
+#   tests/hostile.sh [-n ACCESSES] [-g GUESTS] [-s SEED] [-t SECONDS]
 #
 #   -n  random accesses (20000)
-#   -s  seed of the guest's choices (1)
+#   -g  guests that share them and run at the same time (1)
+#   -s  seed of the first guest's choices (1); the others' follow it
 #   -t  seconds that they may take (600)
 #
 # HINDSIGHT names the program: make SAN=1 all builds build-san/hindsight. Guests are those of $BUILD.
@@ -19,17 +20,19 @@ HINDSIGHT=${HINDSIGHT:-build-san/hindsight}
 . "$(dirname "$0")/lib.sh"
 
 accesses=20000
+guests=1
 seed=1
 limit=600
 memory_max=$((256 << 10)) # KiB that the program may have at once, what ASan keeps included
 replayed=2000              # accesses of the recording that is verified
 
-while getopts n:s:t: option; do
+while getopts n:g:s:t: option; do
 	case $option in
 	n) accesses=$OPTARG ;;
+	g) guests=$OPTARG ;;
 	s) seed=$OPTARG ;;
 	t) limit=$OPTARG ;;
-	*) die "usage: tests/hostile.sh [-n ACCESSES] [-s SEED] [-t SECONDS]" ;;
+	*) die "usage: tests/hostile.sh [-n ACCESSES] [-g GUESTS] [-s SEED] [-t SECONDS]" ;;
 	esac
 done
 require_kvm
@@ -38,18 +41,18 @@ cd "$repo" || exit 1
 [[ -x $HINDSIGHT ]] || die "there is no $HINDSIGHT; run make SAN=1 all first"
 
 tmp=$(mktemp -d)
-evidence=$tmp/err
 trap 'rm -rf "$tmp"' EXIT
 head -c 131072 /dev/urandom >"$tmp/image"
 devices=(--disk "$tmp/image" --rng --ports 4 --net user)
 
-# Run hindsight, noting the most memory that it had; one that hangs is killed. The guest's output is noise but for
-# its last line.
-peak=0
+# Run hindsight, noting the most memory that it had; one that hangs is killed. $1 names the run, whose output is in
+# $tmp/$1.out, its messages in $tmp/$1.err, its end in $tmp/$1.status: the exit status and the memory in KiB. The
+# guest's output is noise but for its last line.
 watched() {
-	local pid now end=$((SECONDS + limit + 30))
+	local name=$1 pid now peak=0 status end=$((SECONDS + limit + 30))
 
-	"$HINDSIGHT" "$@" >"$tmp/out" 2>"$tmp/err" &
+	shift
+	"$HINDSIGHT" "$@" >"$tmp/$name.out" 2>"$tmp/$name.err" &
 	pid=$!
 	while kill -0 "$pid" 2>/dev/null; do
 		now=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$pid/status" 2>/dev/null)
@@ -59,22 +62,39 @@ watched() {
 	done
 	wait "$pid"
 	status=$?
+	echo "$status $peak" >"$tmp/$name.status"
 }
 
-ended() { grep -aq "^hostile: $1 accesses" "$tmp/out"; }
-no_finding() { ! grep -aqE 'Sanitizer|runtime error' "$tmp/err"; }
+# What the checks look at: the run of this name.
+look_at() {
+	read -r status peak <"$tmp/$1.status"
+	out=$tmp/$1.out
+	evidence=$tmp/$1.err
+}
+ended() { grep -aq "^hostile: $1 accesses" "$out"; }
+no_finding() { ! grep -aqE 'Sanitizer|runtime error' "$evidence"; }
 
-watched run --max-seconds "$limit" --kernel "$BUILD/guests/hostile.elf" "${devices[@]}" \
-	--append "accesses=$accesses seed=$seed"
-check "$accesses accesses: no finding" no_finding
-check "$accesses accesses: status 0" is_status 0
-check "$accesses accesses: the guest came to its end" ended "$accesses"
-check "$accesses accesses: $((peak >> 10)) MiB at most" test "$peak" -gt 0 -a "$peak" -lt "$memory_max"
+share=$(((accesses + guests - 1) / guests))
+for ((i = 0; i < guests; i++)); do
+	watched "guest$i" run --max-seconds "$limit" --kernel "$BUILD/guests/hostile.elf" "${devices[@]}" \
+		--append "accesses=$share seed=$((seed + i))" &
+done
+wait
+for ((i = 0; i < guests; i++)); do
+	look_at "guest$i"
+	name="$share accesses, seed $((seed + i))"
+	check "$name: no finding" no_finding
+	check "$name: status 0" is_status 0
+	check "$name: the guest came to its end" ended "$share"
+	check "$name: $((peak >> 10)) MiB at most" test "$peak" -gt 0 -a "$peak" -lt "$memory_max"
+done
 
-watched record -o "$tmp/trace" --max-seconds "$limit" --quantum 1 --kernel "$BUILD/guests/hostile.elf" \
-	"${devices[@]}" --append "accesses=$replayed seed=$((seed + 1))"
+watched record record -o "$tmp/trace" --max-seconds "$limit" --quantum 1 --kernel "$BUILD/guests/hostile.elf" \
+	"${devices[@]}" --append "accesses=$replayed seed=$((seed + guests))"
+look_at record
 check "recorded: status 0" is_status 0
-watched verify "$tmp/trace"
+watched verify verify "$tmp/trace"
+look_at verify
 check "verified: status 0" is_status 0
 check "verified: no finding" no_finding
 finish

@@ -14,39 +14,52 @@
 #define ARENA_SIZE (1UL << 20)
 
 static struct virtio_queue *const queues = (struct virtio_queue *)ARENA;
-static uint64_t state;
+static uint64_t state, ram_end;
 
-static uint64_t rnd(uint64_t below)
+/* Where KVM emulates kernel code, making up what to do takes longer than doing it. So nothing is divided, and one
+ * random number is cut into as many small ones as it is long for. */
+static inline uint64_t next(void)
 {
-	return (xorshift64(&state) >> 16) % below;
+	state = lcg(state);
+	return state ^ state >> 32; /* its low bits repeat soon */
+}
+
+static inline uint32_t rnd(uint32_t below)
+{
+	return (uint32_t)((next() >> 32) * below >> 32);
 }
 
 /* An address for rings and buffers: mostly in the arena, else where no RAM is or just at its end. */
 static uint64_t address(void)
 {
-	switch (rnd(8)) {
+	uint64_t r = next(), low = r >> 32;
+
+	switch (r & 7) {
 	case 0:
-		return guest_ram_bytes() - rnd(64);
+		return ram_end - (low & 63);
 	case 1:
-		return xorshift64(&state) | 1UL << 63;
+		return r | 1UL << 63;
 	case 2:
-		return VIRTIO_BASE + rnd(0x8000);
+		return VIRTIO_BASE + (low & 0x7fff);
 	default:
-		return ARENA + rnd(ARENA_SIZE);
+		return ARENA + (low & (ARENA_SIZE - 1));
 	}
 }
 
 static uint32_t value(void)
 {
-	switch (rnd(4)) {
+	uint64_t r = next();
+	uint32_t high = (uint32_t)(r >> 32);
+
+	switch (r & 3) {
 	case 0:
-		return (uint32_t)rnd(16);
+		return high & 15;
 	case 1:
-		return 1u << rnd(32);
+		return 1u << (high & 31);
 	case 2:
-		return (uint32_t)rnd(256) << rnd(25);
+		return (high & 0xff) << (high >> 8 & 31);
 	default:
-		return (uint32_t)xorshift64(&state);
+		return high;
 	}
 }
 
@@ -119,7 +132,7 @@ static void register_write(unsigned slot)
 		*virtio_reg(slot, reg + 4) = (uint32_t)(a >> 32);
 		return;
 	}
-	*virtio_reg(slot, known[rnd(sizeof(known) / sizeof(known[0]))]) = rnd(2) ? value() : (uint32_t)rnd(12);
+	*virtio_reg(slot, known[rnd(sizeof(known) / sizeof(known[0]))]) = rnd(2) ? value() : rnd(12);
 }
 
 /* Any place of the page in any size, but for writes to the addresses of queues. */
@@ -169,25 +182,28 @@ static void set_up(unsigned slot)
 /* A chain of a few descriptors, right in most of its parts, then a notification. */
 static void chain(unsigned slot)
 {
-	unsigned queue = (unsigned)rnd(QUEUES), n = 1 + (unsigned)rnd(4), first = (unsigned)rnd(VIRTIO_QUEUE);
+	unsigned queue = rnd(QUEUES), n = 1 + rnd(4), first = rnd(VIRTIO_QUEUE);
 	struct virtio_queue *q = &queues[queue];
 
 	for (unsigned i = 0; i < n; i++) {
 		struct virtio_desc *d = &q->desc[(first + i) % VIRTIO_QUEUE];
-		uint32_t type[4] = {(uint32_t)rnd(9), 0, (uint32_t)rnd(300), 0};
+		uint64_t r = next();
 
 		d->addr = address();
-		d->len = rnd(8) ? (uint32_t)rnd(2) * 496 + 16 : value();
-		d->flags = (uint16_t)((i + 1 < n ? VIRTIO_NEXT : 0) | (i && rnd(4) ? VIRTIO_WRITE : 0));
+		d->len = r & 7 ? (r & 8 ? 512 : 16) : value();
+		d->flags = (uint16_t)((i + 1 < n ? VIRTIO_NEXT : 0) | (i && r & 0x30 ? VIRTIO_WRITE : 0));
 		d->next = (uint16_t)((first + i + 1) % VIRTIO_QUEUE);
-		if (i == 0 && d->addr >= ARENA && d->addr < ARENA + ARENA_SIZE)
-			memcpy((void *)d->addr, type, sizeof(type));
-		if (rnd(32) == 0)
-			d->flags = (uint16_t)rnd(0x10000);
-		if (rnd(32) == 0)
-			d->next = (uint16_t)rnd(0x10000);
+		/* The header of a request to a disk: what to do, and with which sector. */
+		if (i == 0 && d->addr >= ARENA && d->addr < ARENA + ARENA_SIZE) {
+			((uint64_t *)d->addr)[0] = rnd(9);
+			((uint64_t *)d->addr)[1] = rnd(300);
+		}
+		if ((r >> 8 & 31) == 0)
+			d->flags = (uint16_t)(r >> 24);
+		if ((r >> 16 & 31) == 0)
+			d->next = (uint16_t)(r >> 40);
 	}
-	virtio_offer(q, rnd(32) ? first : (unsigned)rnd(0x10000));
+	virtio_offer(q, rnd(32) ? first : rnd(0x10000));
 	if (rnd(32) == 0)
 		q->avail.index = (uint16_t)rnd(0x10000);
 	virtio_notify(slot, queue);
@@ -205,10 +221,11 @@ void guest_main(void)
 	uint64_t accesses = cmdline_get_u64("accesses", 1000);
 
 	state = random_seed();
+	ram_end = guest_ram_bytes();
 	irq_disable();
 	virtio_map();
 	for (uint64_t i = 0; i < accesses; i++) {
-		unsigned slot = (unsigned)rnd(VIRTIO_SLOTS);
+		unsigned slot = rnd(VIRTIO_SLOTS);
 
 		if (rnd(200) == 0)
 			set_up(slot);
