@@ -124,7 +124,7 @@ check_workload() {
 	if [[ -n $devices ]]; then
 		# Packets came in, and the disk's image is as it was.
 		[[ $("$HINDSIGHT" info --json "$out/$name.trace" | json_value inputs) -ge 4 ]]
-		cmp "$out/$name.disk" <(head -c 1M /dev/zero)
+		cmp "$out/$name.disk" <(head -c 1048576 /dev/zero)
 	fi
 	"$HINDSIGHT" verify "$out/$name.trace" >>"$out/$name.log" 2>&1 || {
 		tail -n 20 "$out/$name.log"
