@@ -87,6 +87,20 @@ static void print_json_counts(const char *name, const struct assist_counts *coun
 	printf("}");
 }
 
+static void print_json_modules(const struct trace_end *end)
+{
+	print_json_counts("rewritten_in_modules", &end->modules);
+	printf(",\n \"module_sites\": [");
+	for (unsigned i = 0; i < end->notes; i++) {
+		printf("%s{\"address\": \"0x%" PRIx64 "\", \"instruction\": ", i ? ",\n  " : "", end->note[i].gva.v);
+		print_json_string(rewrite_kind_name(end->note[i].kind));
+		printf(", \"module\": ");
+		print_json_string(end->note[i].module);
+		printf("}");
+	}
+	printf("]");
+}
+
 static void print_json(const struct replay_file *f, const struct summary *sum)
 {
 	const struct trace_machine *tm = &f->tm;
@@ -116,7 +130,7 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 	if (d)
 		printf(",\n \"final_digest\": \"%016" PRIx64 "%016" PRIx64 "\"", d->state, d->memory);
 	print_json_counts("assists", &f->end.assists);
-	print_json_counts("rewritten_in_modules", &f->end.modules);
+	print_json_modules(&f->end);
 	if (sum->last.type == EVENT_END) {
 		printf(",\n \"end\": {\"reason\": ");
 		print_json_string(machine_end_name(sum->last.end.end));
@@ -126,12 +140,35 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 }
 
 /* Text from the file, without what could drive a terminal. */
-static void print_safe(const char *label, const char *s)
+static void print_safe(const char *s)
 {
-	printf("%-12s", label);
 	for (; *s; s++)
 		putchar(*s >= 0x20 && *s < 0x7f ? *s : '?');
+}
+
+static void print_labelled(const char *label, const char *s)
+{
+	printf("%-12s", label);
+	print_safe(s);
 	putchar('\n');
+}
+
+static void print_modules(const struct trace_end *end)
+{
+	uint64_t all = 0;
+
+	session_print_counts(stdout, "in modules  ", &end->modules);
+	for (unsigned i = 0; i < end->modules.len; i++)
+		all += end->modules.of[i].count;
+	for (unsigned i = 0; i < end->notes; i++) {
+		const struct rewrite_note *note = &end->note[i];
+
+		printf("            0x%" PRIx64 " %s in ", note->gva.v, rewrite_kind_name(note->kind));
+		print_safe(note->module[0] ? note->module : "a module without a name");
+		putchar('\n');
+	}
+	if (all > end->notes)
+		printf("            and %" PRIu64 " more\n", all - end->notes);
 }
 
 static int print_text(const struct replay_file *f, const struct summary *sum, struct err *err)
@@ -152,14 +189,14 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 		printf("begins      with a snapshot\n");
 	devices_parameters(&tm->config, parameters);
 	printf("virtio      %s\n", parameters[0] ? parameters : "nothing");
-	print_safe("cmdline", tm->cmdline);
-	print_safe("host", tm->host_cpu);
-	print_safe("host kernel", tm->host_kernel);
+	print_labelled("cmdline", tm->cmdline);
+	print_labelled("host", tm->host_cpu);
+	print_labelled("host kernel", tm->host_kernel);
 	printf("interrupts  user code gets them %s\n",
 	       tm->entry_seen ? "at its next entry into the kernel, which is seen"
 			      : "when the guest is found in its kernel, or at the next boundary");
 	session_print_counts(stdout, "assists     ", &f->end.assists);
-	session_print_counts(stdout, "in modules  ", &f->end.modules);
+	print_modules(&f->end);
 	printf("events      %" PRIu64 " landmarks, %" PRIu64 " digests, %" PRIu64 " inputs\n",
 	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT]);
 	if (sum->index.checkpoints)

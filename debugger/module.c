@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/module.h"
 
+#include "vmm/modules.h"
 #include "vmm/paging.h"
 
 #include <elf.h>
@@ -9,10 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* include/linux/module.h: struct module begins with a state, a list_head and the name; so since 2.6. */
-#define MODULE_LIST 8u
-#define MODULE_NAME 24u
-#define MODULE_NAME_LEN 56u
 #define THIS_MODULE ".gnu.linkonce.this_module"
 
 /* More than any system loads; a damaged list ends. */
@@ -160,17 +157,17 @@ static bool ko_exit_pointer(const struct ko *ko, size_t this_module, uint64_t *o
 
 /* The struct module of this name in the guest. */
 static bool find_loaded(const struct memory *mem, const struct kvm_sregs *sregs, gva_t head,
-			const char name[MODULE_NAME_LEN], uint64_t *module)
+			const char name[MODULES_NAME_LEN], uint64_t *module)
 {
 	uint64_t node = head.v;
 
 	for (unsigned i = 0; i < MODULES_MAX; i++) {
-		char its_name[MODULE_NAME_LEN];
+		char its_name[MODULES_NAME_LEN];
 
 		if (paging_read(mem, sregs, GVA(node), &node, sizeof(node)) < 0 || node == head.v)
 			return false;
-		*module = node - MODULE_LIST;
-		if (paging_read(mem, sregs, GVA(*module + MODULE_NAME), its_name, sizeof(its_name)) == 0 &&
+		*module = node - MODULES_LIST_OFFSET;
+		if (paging_read(mem, sregs, GVA(*module + MODULES_NAME_OFFSET), its_name, sizeof(its_name)) == 0 &&
 		    memcmp(its_name, name, sizeof(its_name)) == 0)
 			return true;
 	}
@@ -181,14 +178,14 @@ static int find_text(const struct ko *ko, const struct memory *mem, const struct
 		     gva_t head, gva_t *text, struct err *err)
 {
 	size_t this_module = ko_find_section(ko, THIS_MODULE);
-	char name[MODULE_NAME_LEN];
+	char name[MODULES_NAME_LEN];
 	uint64_t offset, module, pointer;
 	Elf64_Sym sym;
 
 	if (this_module == ko->sections || ko->shdr[this_module].sh_type == SHT_NOBITS ||
-	    ko->shdr[this_module].sh_size < MODULE_NAME + MODULE_NAME_LEN)
+	    ko->shdr[this_module].sh_size < MODULES_NAME_OFFSET + MODULES_NAME_LEN)
 		return err_set(err, EINVAL, "the file is no Linux module: it has no section " THIS_MODULE);
-	memcpy(name, ko->data + ko->shdr[this_module].sh_offset + MODULE_NAME, sizeof(name));
+	memcpy(name, ko->data + ko->shdr[this_module].sh_offset + MODULES_NAME_OFFSET, sizeof(name));
 	name[sizeof(name) - 1] = 0;
 	if (!ko_exit_pointer(ko, this_module, &offset, &sym))
 		return err_set(err, ENOENT,

@@ -141,6 +141,35 @@ void trace_end_encode(const struct trace_end *end, struct buf *out)
 {
 	counts_encode(&end->assists, out);
 	counts_encode(&end->modules, out);
+	buf_put_varint(out, end->notes);
+	for (unsigned i = 0; i < end->notes; i++) {
+		buf_put_u64(out, end->note[i].gva.v);
+		buf_put_u8(out, (uint8_t)end->note[i].kind);
+		buf_put_str(out, end->note[i].module);
+	}
+}
+
+static void notes_decode(struct reader *in, struct trace_end *end)
+{
+	uint64_t n = reader_varint(in);
+
+	if (n > REWRITE_NOTES_MAX)
+		in->failed = true;
+	for (uint64_t i = 0; i < n && !in->failed; i++) {
+		struct rewrite_note *note = &end->note[i];
+		char *module;
+
+		note->gva = GVA(reader_u64(in));
+		note->kind = reader_u8(in);
+		if (note->kind >= REWRITE_KINDS)
+			in->failed = true;
+		module = reader_str(in, REWRITE_MODULE_NAME - 1);
+		if (!module)
+			return;
+		strcpy(note->module, module);
+		free(module);
+		end->notes++;
+	}
 }
 
 int trace_end_decode(const uint8_t *data, size_t len, struct trace_end *end, struct err *err)
@@ -150,6 +179,7 @@ int trace_end_decode(const uint8_t *data, size_t len, struct trace_end *end, str
 	*end = (struct trace_end){0};
 	counts_decode(&in, &end->assists);
 	counts_decode(&in, &end->modules);
+	notes_decode(&in, end);
 	if (in.failed || reader_left(&in))
 		return err_set(err, EBADMSG, "the trace's end frame is damaged");
 	return 0;

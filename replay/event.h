@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "vmm/assist.h"
 #include "vmm/machine.h"
+#include "vmm/rewrite.h"
 #include "vmm/witness.h"
 
 enum clock_kind {
@@ -45,6 +46,8 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 struct trace_end {
 	struct assist_counts assists; /* what the recording host's KVM was helped out with */
 	struct assist_counts modules; /* instructions rewritten in modules, by kind */
+	struct rewrite_note note[REWRITE_NOTES_MAX]; /* where the first of them were */
+	unsigned notes;
 };
 
 void trace_end_encode(const struct trace_end *end, struct buf *out);

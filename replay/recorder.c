@@ -588,8 +588,10 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	return 0;
 }
 
-static void count_modules(const struct rewrite_sites *sites, struct assist_counts *counts)
+static void note_modules(const struct rewrite_sites *sites, struct trace_end *end)
 {
+	struct assist_counts *counts = &end->modules;
+
 	_Static_assert((int)REWRITE_KINDS <= (int)ASSIST_COUNTS_MAX, "room for each kind");
 	for (unsigned i = 0; i < REWRITE_KINDS; i++) {
 		if (!sites->module_count[i])
@@ -597,6 +599,8 @@ static void count_modules(const struct rewrite_sites *sites, struct assist_count
 		snprintf(counts->of[counts->len].name, ASSIST_NAME_MAX, "%s", rewrite_kind_name(i));
 		counts->of[counts->len++].count = sites->module_count[i];
 	}
+	memcpy(end->note, sites->note, sizeof(end->note));
+	end->notes = sites->notes;
 }
 
 void recorder_rest(struct recorder *r)
@@ -619,7 +623,7 @@ static int write_end(struct recorder *r, struct err *err)
 	int rc;
 
 	assist_count(&r->m->vcpu[0], &end.assists);
-	count_modules(&r->m->sites, &end.modules);
+	note_modules(&r->m->sites, &end);
 	trace_end_encode(&end, &content);
 	rc = content.failed ? err_set(err, ENOMEM, "out of memory")
 			    : trace_writer_frame(r->w, TRACE_END, content.data, content.len, err);

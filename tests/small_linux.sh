@@ -91,6 +91,10 @@ check_modules() {
 	[[ $(sed -n 1p <<<"$first") == 'parameter: vendor HindsightVMM' ]]
 	[[ $(sed -n 2p <<<"$first") == 'init: tsc step '*', then '*', random '* ]]
 	[[ $(sed -n 3p <<<"$first") == 'exit: random '* ]]
+	# Each of its instructions is listed, the module's name with it.
+	"$HINDSIGHT" info "$out/clocks.trace" | tee "$out/clocks.info" | sed -n '/^in modules/,/^events/p'
+	[[ $(sed -n 's/^ *0xffffffff[a-c][0-9a-f]* \(.*\) in clocks$/\1/p' "$out/clocks.info" | sort | uniq -c | xargs) == \
+		'1 cpuid 2 rdrand (64 bits) 3 rdtsc' ]]
 	"$HINDSIGHT" replay "$out/clocks.trace" >"$out/clocks.replayed" 2>>"$out/clocks.log" || true
 	tail -n 3 "$out/clocks.log"
 	again=$(sed -n 's/.*clocks: \([pie].*\)\r$/\1/p' "$out/clocks.replayed")

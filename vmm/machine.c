@@ -375,11 +375,12 @@ static int announced(struct machine *m, struct vcpu *v, struct err *err)
 {
 	uint64_t rax = vcpu_regs(v)->rax;
 	const struct modules_hook *hook;
+	char name[MODULES_NAME_LEN];
 	struct kvm_sregs sregs;
 	struct kvm_regs *r;
 	int rc = vcpu_complete(v, err);
 
-	if (rc < 0)
+	if (rc < 0 || (rc = vcpu_get_sregs(v, &sregs, err)) < 0)
 		return rc;
 	hook = modules_find_hook(&m->modules, vcpu_regs(v)->rip);
 	note_history(m, (uint64_t)REWRITE_PORT_HOOK << 32, hook != NULL);
@@ -387,12 +388,12 @@ static int announced(struct machine *m, struct vcpu *v, struct err *err)
 		return 0;
 	r = vcpu_regs_mut(v);
 	r->rax = rax;
+	modules_read_name(hook, m->mem, &sregs, r, name);
 	*gpr(r, hook->to) = hook->clears ? 0 : *gpr(r, hook->from);
 	if (hook->clears)
 		r->rflags = (r->rflags & ~(uint64_t)RFLAGS_ARITHMETIC) | RFLAGS_ZF | RFLAGS_PF;
 	m->modules_announced++;
-	rc = vcpu_get_sregs(v, &sregs, err);
-	return rc < 0 ? rc : modules_rewrite(m->mem, &sregs, &m->sites, err);
+	return modules_rewrite(m->mem, &sregs, name, &m->sites, err);
 }
 
 static int boundary_io(struct machine *m, struct vcpu *v, struct err *err)

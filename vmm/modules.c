@@ -20,11 +20,18 @@ struct kernel_symbol {
 	int32_t namespace_offset;
 };
 
-/* kernel/module/main.c, prepare_coming_module: the first in Linux 5.10 and later, the second before. */
-static const char *const announcers[MODULES_HOOKS_MAX] = {
-	"blocking_notifier_call_chain_robust",
-	"blocking_notifier_call_chain",
+/* kernel/module/main.c, prepare_coming_module: the first in Linux 5.10 and later, the second before. The last
+ * argument, of four (RCX) or three (RDX), is the module; the second says what becomes of it. */
+static const struct {
+	const char *name;
+	uint8_t subject;
+} announcers[MODULES_HOOKS_MAX] = {
+	{"blocking_notifier_call_chain_robust", 1},
+	{"blocking_notifier_call_chain", 2},
 };
+
+/* include/linux/module.h: enum module_state. */
+#define MODULE_STATE_COMING 1u
 
 static bool find_section(const struct elf_view *elf, const char *name, Elf64_Shdr *s)
 {
@@ -143,7 +150,7 @@ static bool find_place(const uint8_t *code, size_t size, size_t *offset, struct 
 }
 
 static int put_hook(struct modules *modules, struct memory *mem, const struct text_range *t,
-		    gva_t function, struct rewrite_sites *sites, struct err *err)
+		    gva_t function, uint8_t subject, struct rewrite_sites *sites, struct err *err)
 {
 	struct modules_hook hook;
 	uint64_t offset = function.v - t->gva.v;
@@ -153,6 +160,7 @@ static int put_hook(struct modules *modules, struct memory *mem, const struct te
 	if (!code || !find_place(code + offset, (size_t)(t->size - offset), &at, &hook))
 		return 0;
 	hook.gva = GVA(function.v + at);
+	hook.subject = subject;
 	modules->hook[modules->hooks++] = hook;
 	return rewrite_hook(mem, hook.gva, GPA(t->gpa.v + offset + at), hook.len, sites, err);
 }
@@ -170,8 +178,8 @@ int modules_hook_kernel(struct modules *modules, struct memory *mem, const struc
 		const struct text_range *t;
 		gva_t function;
 
-		if (find_export(&elf, announcers[i], &function) && (t = find_text(entry, function)))
-			ret = put_hook(modules, mem, t, function, sites, err);
+		if (find_export(&elf, announcers[i].name, &function) && (t = find_text(entry, function)))
+			ret = put_hook(modules, mem, t, function, announcers[i].subject, sites, err);
 	}
 	return ret;
 }
@@ -185,8 +193,23 @@ const struct modules_hook *modules_find_hook(const struct modules *modules, uint
 	return NULL;
 }
 
-int modules_rewrite(struct memory *mem, const struct kvm_sregs *sregs, struct rewrite_sites *sites,
-		    struct err *err)
+void modules_read_name(const struct modules_hook *hook, const struct memory *mem, const struct kvm_sregs *sregs,
+		       const struct kvm_regs *regs, char name[MODULES_NAME_LEN])
+{
+	uint64_t module = hook->subject == 1 ? regs->rcx : regs->rdx;
+
+	/* Other things than modules are announced in the same way, so it must look like a name. */
+	if (regs->rsi != MODULE_STATE_COMING ||
+	    paging_read(mem, sregs, GVA(module + MODULES_NAME_OFFSET), name, MODULES_NAME_LEN) < 0 ||
+	    !memchr(name, 0, MODULES_NAME_LEN))
+		name[0] = 0;
+	for (const char *c = name; *c; c++)
+		if (*c <= 0x20 || *c >= 0x7f)
+			name[0] = 0;
+}
+
+int modules_rewrite(struct memory *mem, const struct kvm_sregs *sregs, const char *name,
+		    struct rewrite_sites *sites, struct err *err)
 {
 	const gva_t end = GVA(MODULES_END);
 	gva_t at = GVA(MODULES_START), start = at;
@@ -205,7 +228,7 @@ int modules_rewrite(struct memory *mem, const struct kvm_sregs *sregs, struct re
 			continue;
 		}
 		if (pages && (!more || at.v != start.v + pages * PAGE_SIZE)) {
-			ret = rewrite_pages(mem, start, page, pages, sites, err);
+			ret = rewrite_pages(mem, start, page, pages, name, sites, err);
 			pages = 0;
 		}
 		if (!more || ret)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <gelf.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +42,7 @@ struct marks {
 struct rewriter {
 	struct memory *mem;
 	const gpa_t *page; /* where each page of the range lies; NULL: they follow each other */
+	const char *module; /* whose pages they are, if page */
 	ZydisDecoder decoder;
 	struct marks marks;
 	struct rewrite_sites *sites;
@@ -332,6 +334,18 @@ static gpa_t place(const struct rewriter *r, const struct text_range *t, size_t 
 	return GPA(r->page[offset / PAGE_SIZE].v + offset % PAGE_SIZE);
 }
 
+static void note_module(struct rewrite_sites *sites, gva_t gva, enum rewrite_kind kind, const char *module)
+{
+	struct rewrite_note *note;
+
+	sites->module_count[kind]++;
+	if (sites->notes == REWRITE_NOTES_MAX)
+		return;
+	note = &sites->note[sites->notes++];
+	*note = (struct rewrite_note){.gva = gva, .kind = kind};
+	snprintf(note->module, sizeof(note->module), "%s", module);
+}
+
 static int rewrite_one(struct rewriter *r, const ZydisDecodedInstruction *insn,
 		       enum rewrite_kind kind, const struct text_range *t, size_t offset)
 {
@@ -357,7 +371,7 @@ static int rewrite_one(struct rewriter *r, const ZydisDecodedInstruction *insn,
 					      .tail = done > 0,
 					      .in_module = r->page != NULL};
 		if (site->in_module && !site->tail)
-			r->sites->module_count[kind]++;
+			note_module(r->sites, site->gva, kind, r->module);
 		memcpy(site->original, bytes, room);
 		memcpy(site->written, code + done, room);
 		memcpy(bytes, code + done, room);
@@ -525,11 +539,12 @@ static void drop_stale(const struct memory *mem, struct rewrite_sites *sites)
 	sites->len = kept;
 }
 
-int rewrite_pages(struct memory *mem, gva_t gva, const gpa_t *page, size_t pages,
+int rewrite_pages(struct memory *mem, gva_t gva, const gpa_t *page, size_t pages, const char *module,
 		  struct rewrite_sites *sites, struct err *err)
 {
 	struct text_range range = {.gva = gva, .size = pages * PAGE_SIZE};
-	struct rewriter r = {.mem = mem, .page = page, .sites = sites, .cap = sites->len, .err = err};
+	struct rewriter r = {
+		.mem = mem, .page = page, .module = module, .sites = sites, .cap = sites->len, .err = err};
 	uint8_t *code = malloc(range.size);
 	int ret = 0;
 

@@ -69,11 +69,23 @@ struct rewrite_site {
 	uint8_t written[15];
 };
 
+/* A module's name and what was rewritten there, for whoever asks later: the module may be gone by then. */
+#define REWRITE_MODULE_NAME 56u
+#define REWRITE_NOTES_MAX 128u
+
+struct rewrite_note {
+	gva_t gva;
+	enum rewrite_kind kind;
+	char module[REWRITE_MODULE_NAME]; /* "" if not known */
+};
+
 struct rewrite_sites {
 	struct rewrite_site *site; /* sorted by gpa */
 	size_t len;
-	/* In modules, also in those that are gone. */
+	/* In modules, also in those that are gone: how often, and where for the first of them. */
 	uint64_t module_count[REWRITE_KINDS];
+	struct rewrite_note note[REWRITE_NOTES_MAX];
+	unsigned notes;
 };
 
 /*
@@ -88,10 +100,10 @@ int rewrite_text(struct memory *mem, const struct guest_image *image, const stru
 void rewrite_sites_free(struct rewrite_sites *sites);
 /*
  * The same for 64-bit code that has come to [gva, gva+pages) later, page i of which lies at page[i]; gva is
- * page-aligned. Decoded linearly. Adds to sites, and drops those whose code is there no more. What has been
- * rewritten already stays as it is.
+ * page-aligned; module is its name, "" if that is not known. Decoded linearly. Adds to sites, and drops those
+ * whose code is there no more. What has been rewritten already stays as it is.
  */
-int rewrite_pages(struct memory *mem, gva_t gva, const gpa_t *page, size_t pages,
+int rewrite_pages(struct memory *mem, gva_t gva, const gpa_t *page, size_t pages, const char *module,
 		  struct rewrite_sites *sites, struct err *err);
 /* Replace the instruction of this length at gva, which lies at gpa, by an IN from REWRITE_PORT_HOOK. */
 int rewrite_hook(struct memory *mem, gva_t gva, gpa_t gpa, uint8_t len, struct rewrite_sites *sites,

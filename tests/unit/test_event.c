@@ -318,6 +318,15 @@ static void test_end_identity(void **state)
 		memset(&in, 0, sizeof(in));
 		some_counts(&in.assists, round % (ASSIST_COUNTS_MAX + 1), &x);
 		some_counts(&in.modules, round / 2 % (ASSIST_COUNTS_MAX + 1), &x);
+		for (unsigned i = 0; i < round % (REWRITE_NOTES_MAX + 1); i++) {
+			struct rewrite_note *note = &in.note[in.notes++];
+
+			x = x * 6364136223846793005ull + 1442695040888963407ull;
+			note->gva = GVA(x);
+			note->kind = (x >> 32) % REWRITE_KINDS;
+			snprintf(note->module, sizeof(note->module), "%.*s", (int)(i % 56),
+				 "a_module_whose_name_is_as_long_as_it_may_be_at_the_most_");
+		}
 		trace_end_encode(&in, &b);
 		assert_int_equal(trace_end_decode(b.data, b.len, &out, &err), 0);
 		assert_memory_equal(&in, &out, sizeof(in));
@@ -327,10 +336,17 @@ static void test_end_identity(void **state)
 		assert_int_equal(trace_end_decode(b.data, b.len, &out, &err), -EBADMSG);
 		buf_free(&b);
 	}
-	/* One too many; one whose name is too long. */
+	/* One too many; one whose name is too long. The same of instructions in modules, and one of no kind. */
 	assert_int_equal(trace_end_decode((const uint8_t *)"\x21", 1, &out, &err), -EBADMSG);
 	assert_int_equal(trace_end_decode((const uint8_t *)"\x01\x18xxxxxxxxxxxxxxxxxxxxxxxx\x01", 27, &out, &err),
 			 -EBADMSG);
+	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x81\x01", 4, &out, &err), -EBADMSG);
+	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x01" "addressx" "\0\x38"
+					  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 69, &out, &err),
+			 -EBADMSG);
+	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x01" "addressx" "\x09\0", 13, &out, &err),
+			 -EBADMSG);
+	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x01" "addressx" "\x08\0", 13, &out, &err), 0);
 }
 
 static void refuse_machine(const void *data, size_t len)

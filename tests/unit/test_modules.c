@@ -114,6 +114,7 @@ static void hook_in_each_kind_of_start(void **state)
 			assert_int_equal(h->len, f->hook.len);
 			assert_int_equal(h->clears, f->hook.clears);
 			assert_int_equal(h->from, f->hook.from);
+			assert_int_equal(h->subject, i % 2 ? 2 : 1);
 			assert_int_equal(h->to, f->hook.to);
 			assert_null(modules_find_hook(&modules, KERNEL + at));
 			/* A debugger sees what was there. */
@@ -225,6 +226,74 @@ static void executable_pages_by_brute_force(void **state)
 	}
 }
 
+static void assert_note(const struct rewrite_note *note, uint64_t gva, enum rewrite_kind kind, const char *module)
+{
+	assert_int_equal(note->gva.v, gva);
+	assert_int_equal(note->kind, kind);
+	assert_string_equal(note->module, module);
+}
+
+/* A module that loads itself again and again: all are counted, the first noted. */
+static void notes_are_bounded(void **state)
+{
+	struct memory *mem = area();
+	struct rewrite_sites sites = {0};
+	uint8_t *page = memory_at_dirty(mem, GPA(0x10000), PAGE_SIZE);
+
+	(void)state;
+	map(mem, 0, 0x10000, 0);
+	for (unsigned round = 0; round < REWRITE_NOTES_MAX + 7; round++) {
+		memcpy(page, "\x0f\x31", 2);
+		assert_int_equal(modules_rewrite(mem, &sregs, "", &sites, NULL), 0);
+	}
+	assert_int_equal(sites.module_count[REWRITE_RDTSC], REWRITE_NOTES_MAX + 7);
+	assert_int_equal(sites.notes, REWRITE_NOTES_MAX);
+	rewrite_sites_free(&sites);
+	memory_destroy(mem);
+}
+
+/* A name is what looks like one, where a module is announced as coming; whatever else is announced has none. */
+static void names_of_modules(void **state)
+{
+	static const char longest[] = "a_module_whose_name_is_as_long_as_it_may_be_at_the_most";
+	const struct modules_hook robust = {.subject = 1}, plain = {.subject = 2};
+	struct memory *mem = area();
+	char *at = (char *)memory_at_dirty(mem, GPA(0x10000), PAGE_SIZE) + 0x800 + MODULES_NAME_OFFSET;
+	struct kvm_regs regs = {.rcx = AREA + 0x800, .rdx = AREA, .rsi = 1};
+	char name[MODULES_NAME_LEN];
+
+	(void)state;
+	map(mem, 0, 0x10000, 0);
+	strcpy(at, "crc7");
+	modules_read_name(&robust, mem, &sregs, &regs, name);
+	assert_string_equal(name, "crc7");
+	strcpy(at, longest);
+	assert_int_equal(strlen(longest), MODULES_NAME_LEN - 1);
+	modules_read_name(&robust, mem, &sregs, &regs, name);
+	assert_string_equal(name, longest);
+	modules_read_name(&plain, mem, &sregs, &regs, name);
+	assert_string_equal(name, "");
+	regs.rdx = regs.rcx;
+	modules_read_name(&plain, mem, &sregs, &regs, name);
+	assert_string_equal(name, longest);
+
+	at[MODULES_NAME_LEN - 1] = 'x'; /* no end */
+	modules_read_name(&robust, mem, &sregs, &regs, name);
+	assert_string_equal(name, "");
+	strcpy(at, "crc7\033[2J");
+	modules_read_name(&robust, mem, &sregs, &regs, name);
+	assert_string_equal(name, "");
+	strcpy(at, "crc7");
+	regs.rcx = AREA + PAGE_SIZE; /* not mapped */
+	modules_read_name(&robust, mem, &sregs, &regs, name);
+	assert_string_equal(name, "");
+	regs.rcx = AREA + 0x800;
+	regs.rsi = 2; /* going */
+	modules_read_name(&robust, mem, &sregs, &regs, name);
+	assert_string_equal(name, "");
+	memory_destroy(mem);
+}
+
 /* RDTSC in the first page, CPUID across into the second, which lies elsewhere; RDTSC in pages that are no
  * code, and behind a page that is not RAM. */
 static void modules_are_rewritten(void **state)
@@ -251,7 +320,7 @@ static void modules_are_rewritten(void **state)
 	map(mem, 600, 0xfee00000, 0);
 	map(mem, 601, 0x30000, 0);
 	for (int round = 0; round < 2; round++) {
-		assert_int_equal(modules_rewrite(mem, &sregs, &sites, NULL), 0);
+		assert_int_equal(modules_rewrite(mem, &sregs, round ? "second" : "first", &sites, NULL), 0);
 		assert_memory_equal(first, "\xe5\x28\x90", 3);
 		assert_int_equal(first[PAGE_SIZE - 1], 0xe5);
 		assert_int_equal(second[0], 0x2a);
@@ -272,7 +341,7 @@ static void modules_are_rewritten(void **state)
 	rewrite_show_original(&sites, GPA(0x10000), shown, 2);
 	assert_memory_equal(shown, "\xe5\x29", 2);
 	memcpy(first, "\x0f\xa2", 2);
-	assert_int_equal(modules_rewrite(mem, &sregs, &sites, NULL), 0);
+	assert_int_equal(modules_rewrite(mem, &sregs, "third", &sites, NULL), 0);
 	assert_memory_equal(first, "\xe5\x2a", 2);
 	assert_int_equal(sites.len, 4);
 	rewrite_show_original(&sites, GPA(0x10000), shown, 1);
@@ -280,6 +349,12 @@ static void modules_are_rewritten(void **state)
 	memcpy(shown, "\xe5\x2a", 2);
 	rewrite_show_original(&sites, GPA(0x10000), shown, 2);
 	assert_memory_equal(shown, "\x0f\xa2", 2);
+	/* Noted are all four, in the order of their addresses each time. */
+	assert_int_equal(sites.notes, 4);
+	assert_note(&sites.note[0], AREA, REWRITE_RDTSC, "first");
+	assert_note(&sites.note[1], AREA + PAGE_SIZE - 1, REWRITE_CPUID, "first");
+	assert_note(&sites.note[2], AREA + 601 * PAGE_SIZE, REWRITE_RDTSC, "first");
+	assert_note(&sites.note[3], AREA, REWRITE_CPUID, "third");
 	rewrite_sites_free(&sites);
 	memory_destroy(mem);
 }
@@ -292,6 +367,8 @@ int main(void)
 		cmocka_unit_test(damaged_exports),
 		cmocka_unit_test(executable_pages_by_brute_force),
 		cmocka_unit_test(modules_are_rewritten),
+		cmocka_unit_test(notes_are_bounded),
+		cmocka_unit_test(names_of_modules),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
