@@ -175,7 +175,7 @@ hostile:
 # A Linux guest to try: kernel, modules and initial RAM disk in build/linux (examples/linux).
 .PHONY: linux
 linux:
-	$(Q)examples/linux/build.sh $(BUILD)/linux tests/linux/clocks.c
+	$(Q)examples/linux/build.sh -p tests/linux/untrapped.c $(BUILD)/linux tests/linux/clocks.c
 
 .PHONY: bench
 bench:

@@ -101,6 +101,21 @@ static void print_json_modules(const struct trace_end *end)
 	printf("]");
 }
 
+static void print_json_user_code(const struct user_code_found found[USER_INSTRUCTIONS])
+{
+	bool any = false;
+
+	printf(",\n \"user_code\": {");
+	for (unsigned i = 0; i < USER_INSTRUCTIONS; i++) {
+		if (!found[i].places)
+			continue;
+		printf("%s\"%s\": {\"places\": %" PRIu64 ", \"first\": \"0x%" PRIx64 "\"}", any ? ", " : "",
+		       user_instruction_name(i), found[i].places, found[i].gva.v);
+		any = true;
+	}
+	printf("}");
+}
+
 static void print_json(const struct replay_file *f, const struct summary *sum)
 {
 	const struct trace_machine *tm = &f->tm;
@@ -131,6 +146,7 @@ static void print_json(const struct replay_file *f, const struct summary *sum)
 		printf(",\n \"final_digest\": \"%016" PRIx64 "%016" PRIx64 "\"", d->state, d->memory);
 	print_json_counts("assists", &f->end.assists);
 	print_json_modules(&f->end);
+	print_json_user_code(f->end.user_code);
 	if (sum->last.type == EVENT_END) {
 		printf(",\n \"end\": {\"reason\": ");
 		print_json_string(machine_end_name(sum->last.end.end));
@@ -171,6 +187,21 @@ static void print_modules(const struct trace_end *end)
 		printf("            and %" PRIu64 " more\n", all - end->notes);
 }
 
+static void print_user_code(const struct user_code_found found[USER_INSTRUCTIONS])
+{
+	const char *label = "user code   ";
+
+	for (unsigned i = 0; i < USER_INSTRUCTIONS; i++) {
+		if (!found[i].places)
+			continue;
+		printf("%s%s in %" PRIu64 " place%s from 0x%" PRIx64 " on", label, user_instruction_name(i),
+		       found[i].places, found[i].places == 1 ? "" : "s", found[i].gva.v);
+		label = ", ";
+	}
+	if (*label == ',')
+		printf("\n");
+}
+
 static int print_text(const struct replay_file *f, const struct summary *sum, struct err *err)
 {
 	const struct trace_machine *tm = &f->tm;
@@ -197,6 +228,7 @@ static int print_text(const struct replay_file *f, const struct summary *sum, st
 			      : "when the guest is found in its kernel, or at the next boundary");
 	session_print_counts(stdout, "assists     ", &f->end.assists);
 	print_modules(&f->end);
+	print_user_code(f->end.user_code);
 	printf("events      %" PRIu64 " landmarks, %" PRIu64 " digests, %" PRIu64 " inputs\n",
 	       sum->events[EVENT_LANDMARK], sum->events[EVENT_DIGEST], sum->events[EVENT_INPUT]);
 	if (sum->index.checkpoints)

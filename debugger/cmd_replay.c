@@ -7,18 +7,27 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* User code that runs now may be the cause. */
-static void name_user_code(struct machine *m)
+/* User code may be the cause: what was seen while recording, which stands at the trace's end, or what there is now. */
+static void name_user_code(const struct session *s)
 {
-	struct user_code *u;
+	struct machine *m = s->replay.machine;
+	struct user_code_found found[USER_INSTRUCTIONS];
 	struct kvm_sregs sregs;
+	struct user_code *u;
+	struct event e;
 
 	if (user_code_create(&u, NULL) < 0)
 		return;
 	if (vcpu_get_sregs(&m->vcpu[0], &sregs, NULL) == 0)
 		user_code_scan(u, m->mem, &sregs);
-	session_print_user_code(u);
+	memcpy(found, user_code_found(u), sizeof(found));
 	user_code_destroy(u);
+	while (replay_file_next(s->replay.file, &e, NULL) > 0)
+		;
+	for (unsigned i = 0; i < USER_INSTRUCTIONS; i++)
+		if (s->replay.file->end.user_code[i].places)
+			found[i] = s->replay.file->end.user_code[i];
+	session_print_user_code(found);
 }
 
 /* Tell all there is to know about a divergence. */
@@ -32,7 +41,7 @@ static void report_divergence(const struct session *s, const char *path)
 	struct err err = {0};
 
 	divergence_print(stderr, s->replay.replayer);
-	name_user_code(s->replay.machine);
+	name_user_code(s);
 	fprintf(stderr, "  looking for where it began: replaying twice from boundary %" PRIu64 " ...\n",
 		d->last_good);
 	if (divergence_locate(path, &as_replayed, d, &site, &err) < 0)

@@ -308,18 +308,21 @@ int session_fail(const struct err *err)
 	return STATUS_FAILED;
 }
 
-void session_print_user_code(const struct user_code *u)
+void session_print_user_code(const struct user_code_found found[USER_INSTRUCTIONS])
 {
-	const struct user_code_place *place;
-	unsigned n = user_code_places(u, &place);
+	const char *title = "hindsight: user code holds instructions whose result no host lets us decide; if the guest"
+			    " executes one, replays can diverge:\n";
 
-	if (!n)
-		return;
-	fprintf(stderr, "hindsight: user code holds %u instruction%s whose result no host lets us decide; if the guest"
-			" executes one, replays can diverge:\n", n, n == 1 ? "" : "s");
-	for (unsigned i = 0; i < n && i < USER_CODE_PLACES; i++)
-		fprintf(stderr, "  %s at 0x%" PRIx64 " (page tables at 0x%" PRIx64 ")\n",
-			user_instruction_name(place[i].instruction), place[i].gva.v, place[i].cr3);
+	for (unsigned i = 0; i < USER_INSTRUCTIONS; i++) {
+		if (!found[i].places)
+			continue;
+		fprintf(stderr, "%s  %s at 0x%" PRIx64 " (page tables at 0x%" PRIx64 ")", title,
+			user_instruction_name(i), found[i].gva.v, found[i].cr3);
+		if (found[i].places > 1)
+			fprintf(stderr, " and in %" PRIu64 " more places", found[i].places - 1);
+		fprintf(stderr, "\n");
+		title = "";
+	}
 }
 
 void session_print_event(FILE *to, const struct event *e)

@@ -70,7 +70,7 @@ int gdb_serve_live(const struct options *o, struct machine *m, const struct reco
 int run_from_snapshot(struct options *o, const struct replay_file *f);
 
 /* Name the instructions found in user code that a replay cannot repeat; nothing if there are none. */
-void session_print_user_code(const struct user_code *u);
+void session_print_user_code(const struct user_code_found found[USER_INSTRUCTIONS]);
 
 void session_print_registers(FILE *to, const struct machine *m);
 /* "sse 12, syscall 345"; nothing if there was nothing. */

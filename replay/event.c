@@ -147,6 +147,13 @@ void trace_end_encode(const struct trace_end *end, struct buf *out)
 		buf_put_u8(out, (uint8_t)end->note[i].kind);
 		buf_put_str(out, end->note[i].module);
 	}
+	for (unsigned i = 0; i < USER_INSTRUCTIONS; i++) {
+		buf_put_varint(out, end->user_code[i].places);
+		if (end->user_code[i].places) {
+			buf_put_u64(out, end->user_code[i].gva.v);
+			buf_put_u64(out, end->user_code[i].cr3);
+		}
+	}
 }
 
 static void notes_decode(struct reader *in, struct trace_end *end)
@@ -180,6 +187,13 @@ int trace_end_decode(const uint8_t *data, size_t len, struct trace_end *end, str
 	counts_decode(&in, &end->assists);
 	counts_decode(&in, &end->modules);
 	notes_decode(&in, end);
+	for (unsigned i = 0; i < USER_INSTRUCTIONS; i++) {
+		end->user_code[i].places = reader_varint(&in);
+		if (end->user_code[i].places) {
+			end->user_code[i].gva = GVA(reader_u64(&in));
+			end->user_code[i].cr3 = reader_u64(&in);
+		}
+	}
 	if (in.failed || reader_left(&in))
 		return err_set(err, EBADMSG, "the trace's end frame is damaged");
 	return 0;

@@ -11,6 +11,7 @@
 #include "vmm/assist.h"
 #include "vmm/machine.h"
 #include "vmm/rewrite.h"
+#include "vmm/user_code.h"
 #include "vmm/witness.h"
 
 enum clock_kind {
@@ -48,6 +49,7 @@ struct trace_end {
 	struct assist_counts modules; /* instructions rewritten in modules, by kind */
 	struct rewrite_note note[REWRITE_NOTES_MAX]; /* where the first of them were */
 	unsigned notes;
+	struct user_code_found user_code[USER_INSTRUCTIONS]; /* that a replay cannot repeat */
 };
 
 void trace_end_encode(const struct trace_end *end, struct buf *out);

@@ -119,9 +119,6 @@ static int log_digest(struct recorder *r, struct machine *m, struct err *err)
 
 	if (rc < 0)
 		return rc;
-	rc = look_at_user_code(r, m, err);
-	if (rc < 0)
-		return rc;
 	e.digest.regs = event_regs(&m->vcpu[0]);
 	r->counts.digests++;
 	r->last_digest = m->boundary;
@@ -234,6 +231,11 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	}
 	if (!r->w)
 		return 0;
+	if (user_code_is_due(r->user_code)) {
+		rc = look_at_user_code(r, m, err);
+		if (rc < 0)
+			return rc;
+	}
 	if (halt) {
 		if (m->boundary - r->last_halt <= IDLE_WAKEUP)
 			r->idle += m->boundary - r->last_halt;
@@ -623,6 +625,7 @@ static int write_end(struct recorder *r, struct err *err)
 	int rc;
 
 	assist_count(&r->m->vcpu[0], &end.assists);
+	memcpy(end.user_code, recorder_user_code(r), sizeof(end.user_code));
 	note_modules(&r->m->sites, &end);
 	trace_end_encode(&end, &content);
 	rc = content.failed ? err_set(err, ENOMEM, "out of memory")
@@ -673,9 +676,9 @@ void recorder_destroy(struct recorder *r)
 	free(r);
 }
 
-const struct user_code *recorder_user_code(const struct recorder *r)
+const struct user_code_found *recorder_user_code(const struct recorder *r)
 {
-	return r->user_code;
+	return user_code_found(r->user_code);
 }
 
 const struct recorder_counts *recorder_counts(const struct recorder *r)

@@ -49,8 +49,8 @@ void recorder_destroy(struct recorder *r);
 void recorder_rest(struct recorder *r);
 void recorder_go_on(struct recorder *r);
 const struct recorder_counts *recorder_counts(const struct recorder *r);
-/* Instructions that no host lets us decide, in user code that was there at digests. */
-const struct user_code *recorder_user_code(const struct recorder *r);
+/* Instructions that no host lets us decide, USER_INSTRUCTIONS of them, in user code that was there at boundaries. */
+const struct user_code_found *recorder_user_code(const struct recorder *r);
 
 /* Write the machine description and the guest's files: the head of every trace. tm's sizes are filled in. */
 int recorder_write_head(struct trace_writer *w, struct trace_machine *tm,

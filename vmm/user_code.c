@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "vmm/user_code.h"
 
+#include "vmm/kick.h"
+
 #include <asm/processor-flags.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -26,10 +28,13 @@
 /* Pages and tables that one scan visits at most: 256 MiB of code. Tables may point at each other in circles. */
 #define VISITS_MAX 65536
 
+/* Time between two scans, in units of what the first of them took. */
+#define SHARE 32u
+
 struct user_code {
 	uint64_t seen[SEEN]; /* hashes of pages, each in the slot of its low bits; 0: none */
-	unsigned places;
-	struct user_code_place place[USER_CODE_PLACES];
+	struct user_code_found found[USER_INSTRUCTIONS];
+	uint64_t next; /* host_ns when the next scan is due */
 };
 
 struct scan {
@@ -103,10 +108,12 @@ static void decode_page(struct scan *s, const uint8_t *page, uint64_t gva)
 			continue;
 		}
 		if (is_untrappable(insn.mnemonic, &which)) {
-			if (s->u->places < USER_CODE_PLACES)
-				s->u->place[s->u->places] = (struct user_code_place){
-					.instruction = which, .gva = GVA(gva + at), .cr3 = s->cr3};
-			s->u->places++;
+			struct user_code_found *found = &s->u->found[which];
+
+			if (!found->places++) {
+				found->gva = GVA(gva + at);
+				found->cr3 = s->cr3;
+			}
 		}
 		at += insn.length;
 	}
@@ -119,7 +126,7 @@ static void look_at_page(struct scan *s, uint64_t gpa, uint64_t gva)
 
 	if (!page || s->visits++ >= VISITS_MAX)
 		return;
-	hash = XXH3_64bits_withSeed(page, PAGE_SIZE, gva) | 1;
+	hash = XXH3_64bits(page, PAGE_SIZE) | 1;
 	seen = &s->u->seen[hash >> 1 & (SEEN - 1)];
 	if (*seen == hash)
 		return;
@@ -154,14 +161,20 @@ static void walk_table(struct scan *s, uint64_t table, unsigned level, uint64_t 
 void user_code_scan(struct user_code *u, const struct memory *mem, const struct kvm_sregs *sregs)
 {
 	struct scan s = {.u = u, .mem = mem, .cr3 = sregs->cr3 & ENTRY_ADDR};
+	uint64_t began = host_ns(), now;
 
-	if (!(sregs->cr0 & X86_CR0_PG) || !(sregs->efer & EFER_LMA) || (sregs->cr4 & X86_CR4_LA57))
-		return;
-	walk_table(&s, s.cr3, 4, 0);
+	if ((sregs->cr0 & X86_CR0_PG) && (sregs->efer & EFER_LMA) && !(sregs->cr4 & X86_CR4_LA57))
+		walk_table(&s, s.cr3, 4, 0);
+	now = host_ns();
+	u->next = now + SHARE * (now - began);
 }
 
-unsigned user_code_places(const struct user_code *u, const struct user_code_place **place)
+bool user_code_is_due(const struct user_code *u)
 {
-	*place = u->place;
-	return u->places;
+	return host_ns() >= u->next;
+}
+
+const struct user_code_found *user_code_found(const struct user_code *u)
+{
+	return u->found;
 }

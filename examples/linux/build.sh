@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-#   examples/linux/build.sh OUT_DIR [MODULE.c]...
+#   examples/linux/build.sh [-p PROGRAM.c]... OUT_DIR [MODULE.c]...
 #
 # Build the guest of this example: the kernel (kernel.sh), its modules and ours (module/ and those
-# named), and an initial RAM disk with busybox. Leaves in OUT_DIR:
+# named), and an initial RAM disk with busybox and the programs named. Leaves in OUT_DIR:
 #
 #   vmlinux                              the kernel as ELF file with symbols and line numbers
 #   bzImage, bzImage.{gzip,xz,zstd,lz4}  the same kernel packed in each way; bzImage is the first
@@ -14,10 +14,20 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 
-(($# >= 1)) || {
-	echo "usage: build.sh OUT_DIR [MODULE.c]..." >&2
+usage() {
+	echo "usage: build.sh [-p PROGRAM.c]... OUT_DIR [MODULE.c]..." >&2
 	exit 1
 }
+
+programs=("$here/guest/exit-machine.c")
+while getopts p: option; do
+	case $option in
+	p) programs+=("$OPTARG") ;;
+	*) usage ;;
+	esac
+done
+shift $((OPTIND - 1))
+(($# >= 1)) || usage
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 shift
@@ -43,7 +53,7 @@ build_modules() {
 
 # busybox, our programs and the modules, without what only a debugger reads.
 build_initramfs() {
-	local root=$out/initramfs ko
+	local root=$out/initramfs ko source
 
 	rm -rf "$root"
 	mkdir -p "$root"/{bin,dev,proc,sys,tmp,mnt,lib/modules}
@@ -52,7 +62,9 @@ build_initramfs() {
 	"$root/bin/busybox" --list | sed 's/^busybox$//' | while read -r name; do
 		[ -z "$name" ] || ln -sf busybox "$root/bin/$name"
 	done
-	gcc -O2 -Wall -Wextra -Werror -static -s -o "$root/bin/exit-machine" "$here/guest/exit-machine.c"
+	for source in "${programs[@]}"; do
+		gcc -O2 -Wall -Wextra -Werror -static -s -o "$root/bin/$(basename "$source" .c)" "$source"
+	done
 	cp "$here/guest/init" "$root/init"
 	cp "$here/guest/dhcp-event" "$root/bin/"
 	for ko in "$out"/*.ko; do

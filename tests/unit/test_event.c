@@ -327,6 +327,8 @@ static void test_end_identity(void **state)
 			snprintf(note->module, sizeof(note->module), "%.*s", (int)(i % 56),
 				 "a_module_whose_name_is_as_long_as_it_may_be_at_the_most_");
 		}
+		for (unsigned i = round % 2; i < USER_INSTRUCTIONS; i += 2)
+			in.user_code[i] = (struct user_code_found){.places = x >> i, .gva = GVA(x * i), .cr3 = x};
 		trace_end_encode(&in, &b);
 		assert_int_equal(trace_end_decode(b.data, b.len, &out, &err), 0);
 		assert_memory_equal(&in, &out, sizeof(in));
@@ -342,11 +344,11 @@ static void test_end_identity(void **state)
 			 -EBADMSG);
 	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x81\x01", 4, &out, &err), -EBADMSG);
 	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x01" "addressx" "\0\x38"
-					  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 69, &out, &err),
+					  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\0\0\0\0", 74, &out, &err),
 			 -EBADMSG);
-	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x01" "addressx" "\x09\0", 13, &out, &err),
+	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x01" "addressx" "\x09\0\0\0\0\0\0", 18, &out, &err),
 			 -EBADMSG);
-	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x01" "addressx" "\x08\0", 13, &out, &err), 0);
+	assert_int_equal(trace_end_decode((const uint8_t *)"\0\0\x01" "addressx" "\x08\0\0\0\0\0\0", 18, &out, &err), 0);
 }
 
 static void refuse_machine(const void *data, size_t len)
