@@ -58,4 +58,13 @@ else
 	check_fail "hindsight gdb"
 	tail -n 20 "$work/gdb"
 fi
+# With a file of symbols of one's own; one only.
+if "$HINDSIGHT" gdb --symbols "$kernel" "$work/trace" -batch -ex 'info symbol nvlog_tick' -ex 'info files' >"$work/gdb" 2>&1 &&
+	grep -q '^nvlog_tick in section .text' "$work/gdb" && grep -q "^Symbols from \".*/$(basename "$kernel")\"" "$work/gdb" &&
+	! "$HINDSIGHT" gdb --symbols "$kernel" --symbols "$kernel" "$work/trace" -batch 2>"$work/gdb"; then
+	check_pass
+else
+	check_fail "hindsight gdb --symbols"
+	tail -n 20 "$work/gdb"
+fi
 finish
