@@ -141,16 +141,19 @@ test-seeks:
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/seeks.txt "$(BUILD)/tests/test_timeline $(SEEK_COUNT)"
 
+# gdb for the second kind of host, with what it is written in: where its Python looks for itself, gdb tells.
+GDB_FILES = $$(command -v gdb) /usr/share/gdb $$(gdb -nx -batch -ex 'python import os; print(os.path.dirname(os.__file__))')
+
 # The second kind of host: real kvm_amd with nested paging, inside QEMU.
 .PHONY: test-npt
 test-npt:
 	$(Q)scripts/deps.sh build test npt
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
-		-f build/tests -f tests -f examples -- tests/npt.sh \
+		-f build/tests -f tests -f examples -f gdbstub $$(printf -- '-f %s ' $(GDB_FILES)) -- tests/npt.sh \
 		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_restore \
-		build/tests/test_snapshots build/tests/test_timeline build/tests/test_index "tests/virtio.sh -r 2" examples/stale_pointer/session.sh \
-		examples/irq_race/session.sh "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
+		build/tests/test_snapshots build/tests/test_timeline build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh \
+		examples/stale_pointer/session.sh examples/irq_race/session.sh "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 
 # Linux there: the small one's workload, and Debian's own kernel with its user space.

@@ -81,6 +81,8 @@ static const struct field fields[] = {
 	      "watched stores are missed"),
 	FIELD(mprotect_store, FIELD_TRAP, "store to mprotect'ed RAM", "stops before the store",
 	      "the store is not noticed"),
+	FIELD(hole_load, FIELD_LEVELS, "load where there is no slot", "watched loads come out and are answered",
+	      "where not, watched loads are missed"),
 	FIELD(dirty_log, FIELD_BOOL, "dirty log", "exactly the written pages",
 	      "indispensable, missing"),
 	FIELD(table_flush, FIELD_FLUSH, "replaced page tables seen by",
@@ -114,6 +116,7 @@ enum strategy_key {
 	KEY_CPUID_USER,
 	KEY_SYSCALL,
 	KEY_WRITES,
+	KEY_READS,
 	KEYS
 };
 
@@ -202,6 +205,11 @@ static void choose(const struct host_caps *c, struct strategy s[KEYS])
 					    "read-only slot: each store comes out with its data"}
 			: (struct strategy){"writes", "none", "watched writes",
 					    "none: stores to a read-only slot do not come out"};
+	s[KEY_READS] = c->hole_load[0] && c->hole_load[1]
+			       ? (struct strategy){"reads", "no_slot", "watched reads",
+						   "no slot: each load comes out and is answered"}
+			       : (struct strategy){"reads", "none", "watched reads",
+						   "none: loads where there is no slot do not come out"};
 }
 
 #define LIMITS_MAX 20
@@ -304,6 +312,8 @@ static void limits_of_debugging(const struct host_caps *c, struct limits *l)
 	if (!stores_watchable(c))
 		limit(l, "last-write and watchpoints miss stores%s",
 		      c->ro_slot[0] == WRITE_TRAP_MMIO ? " of user code" : "");
+	if (!c->hole_load[0] || !c->hole_load[1])
+		limit(l, "gdb's rwatch and awatch miss loads%s", c->hole_load[0] ? " of user code" : "");
 }
 
 /* --- For people --- */

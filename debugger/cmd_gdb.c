@@ -2,6 +2,7 @@
 #include "debugger/commands.h"
 #include "debugger/gdb_target.h"
 #include "debugger/session.h"
+#include "debugger/symset.h"
 #include "gdbstub/listen.h"
 #include "gdbstub/session.h"
 #include "vmm/kick.h"
@@ -162,6 +163,7 @@ int gdb_serve_live(const struct options *o, struct machine *m, const struct reco
 struct desk {
 	char dir[64];
 	char kernel[80], socket[80];
+	const char *symbols; /* what gdb takes its symbols from: kernel, or a file of the user's */
 	char commands[PATH_MAX]; /* hindsight.py; empty if it is not to be found */
 };
 
@@ -176,20 +178,42 @@ static int write_kernel(const struct guest_image *image, const char *path, struc
 }
 
 /* The kernel comes out of the trace, for its symbols; gdb does not read a bzImage. */
-static int unpack_kernel(const char *trace, const char *path, struct err *err)
+static int unpack_kernel(struct desk *d, const struct guest_image *packed, struct err *err)
+{
+	struct guest_image image = *packed;
+	uint8_t *unpacked = NULL;
+	int rc = loader_unpack(&image, &unpacked, err);
+
+	if (rc == 0)
+		rc = write_kernel(&image, d->kernel, err);
+	free(unpacked);
+	d->symbols = d->kernel;
+	return rc;
+}
+
+/* A file of the user's must go with the recorded kernel. */
+static int check_symbols(struct desk *d, const struct options *o, const struct guest_image *image, struct err *err)
+{
+	struct symset *set;
+	int rc;
+
+	if (o->symbols > 1)
+		return err_set(err, EINVAL, "gdb takes one file of symbols to begin with; it adds more by add-symbol-file, or by "
+					    "lx-symbols for modules of Linux");
+	rc = symset_open(&set, o, image, err);
+	symset_close(set);
+	d->symbols = o->symbol_file[0];
+	return rc;
+}
+
+static int find_symbols(struct desk *d, const struct options *o, struct err *err)
 {
 	struct replay_file *f;
-	struct guest_image image;
-	uint8_t *unpacked = NULL;
-	int rc = replay_file_open(&f, trace, err);
+	int rc = replay_file_open(&f, o->file, err);
 
 	if (rc < 0)
 		return rc;
-	image = f->image;
-	rc = loader_unpack(&image, &unpacked, err);
-	if (rc == 0)
-		rc = write_kernel(&image, path, err);
-	free(unpacked);
+	rc = o->symbols ? check_symbols(d, o, &f->image, err) : unpack_kernel(d, &f->image, err);
 	replay_file_close(f);
 	return rc;
 }
@@ -217,7 +241,7 @@ static void become_gdb(const struct desk *d, int argc, char **argv)
 {
 	char remote[128], source[PATH_MAX + 16];
 	/* The recording is opened meanwhile, which on a busy or nested host takes longer than gdb's two seconds. */
-	char *args[64] = {"gdb", "-q", (char *)d->kernel, "-ex", "set remotetimeout 60", "-ex", remote};
+	char *args[64] = {"gdb", "-q", (char *)d->symbols, "-ex", "set remotetimeout 60", "-ex", remote};
 	int n = 7;
 
 	snprintf(remote, sizeof(remote), "target remote %s", d->socket);
@@ -237,7 +261,7 @@ static int with_gdb(const struct options *o, struct desk *d, int argc, char **ar
 {
 	struct gdb_listener l;
 	pid_t child;
-	int status, rc = unpack_kernel(o->file, d->kernel, err);
+	int status, rc = find_symbols(d, o, err);
 
 	if (rc < 0)
 		return rc;
@@ -262,7 +286,7 @@ static int own_arguments(int argc, char **argv)
 	int n = 1;
 
 	while (n < argc && argv[n][0] == '-')
-		n += strcmp(argv[n], "--snapshot-memory") == 0 ? 2 : 1;
+		n += strcmp(argv[n], "--snapshot-memory") == 0 || strcmp(argv[n], "--symbols") == 0 ? 2 : 1;
 	return n < argc ? n + 1 : argc;
 }
 
@@ -271,15 +295,15 @@ int cmd_gdb(int argc, char **argv)
 	struct desk d = {0};
 	struct options o;
 	struct err err = {0};
-	const unsigned takes = TAKES_FILE | TAKES_MEMORY;
+	const unsigned takes = TAKES_FILE | TAKES_MEMORY | TAKES_SYMBOLS;
 	int own = own_arguments(argc, argv), rc;
 
 	/* What follows the file is gdb's. */
 	if (options_parse(own, argv, takes, &o, &err) < 0)
 		return session_fail(&err);
 	if (o.help) {
-		printf("usage: hindsight gdb [OPTIONS] FILE [GDB ARGUMENTS]\n\nStart gdb on a recording: with the kernel's symbols out of the trace, "
-		       "connected, and with\nhindsight's commands (hindsight help). It goes forward and back.\n\n");
+		printf("usage: hindsight gdb [OPTIONS] FILE [GDB ARGUMENTS]\n\nStart gdb on a recording: with the kernel's symbols out of the trace "
+		       "or from --symbols,\nconnected, and with hindsight's commands (hindsight help). It goes forward and back.\n\n");
 		options_help(stdout, takes);
 		return STATUS_OK;
 	}

@@ -303,6 +303,15 @@ static bool stopped(struct timeline *t, struct timeline_stop *stop)
 	return !t->seen.stops->wanted || t->seen.stops->wanted(t->seen.stops->ctx, t);
 }
 
+/* On request, at the last place whose position is known. */
+static int be_interrupted(struct timeline *t, struct err *err)
+{
+	if (!timeline_at_end(t) && !position_known(t) &&
+	    restore_checkpoint(t, find_checkpoint(t, timeline_position(t)), NULL) < 0)
+		return err_set(err, EIO, "the machine cannot be brought back to a known position");
+	return err_set(err, EINTR, "interrupted");
+}
+
 /* Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). */
 static int run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		     struct err *err)
@@ -333,7 +342,7 @@ static int run_until(struct timeline *t, struct position target, struct timeline
 			break;
 		}
 		if (t->o.interrupt && t->o.interrupt(t->o.interrupt_ctx))
-			return err_set(err, EINTR, "interrupted");
+			return be_interrupted(t, err);
 		tell_progress(t, target);
 		last = find_checkpoint(t, timeline_position(t));
 		due = t->work - last->work >= SPACING_NS && !timeline_at_end(t);
@@ -485,13 +494,8 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 	if (rc == 0)
 		rc = run_until(t, end, stop, &found, err);
 	rc = end_stops(t, rc, err);
-	if (!timeline_at_end(t) && !position_known(t)) {
-		/* On request, at the last known place; at a stop, there. */
-		if (rc == 0)
-			rc = timeline_learn_position(t, err);
-		else if (rc == -EINTR && restore_checkpoint(t, find_checkpoint(t, timeline_position(t)), NULL) < 0)
-			rc = err_set(err, EIO, "the machine cannot be brought back to a known position");
-	}
+	if (rc == 0 && !timeline_at_end(t) && !position_known(t))
+		rc = timeline_learn_position(t, err);
 	stop->at = timeline_position(t);
 	return rc;
 }

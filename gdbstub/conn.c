@@ -154,12 +154,13 @@ void gdb_conn_wait(struct gdb_conn *c, int timeout_ms)
 	for (;;) {
 		int n = poll(p, 2, slice); /* a negative fd is passed over */
 
-		if (n > 0 && p[1].revents)
-			turn_away(c);
+		/* The peer first: where it has gone, the next one is welcome. */
 		if (n > 0 && p[0].revents) {
 			take_in(c);
 			return;
 		}
+		if (n > 0 && p[1].revents)
+			turn_away(c);
 		if (gdb_conn_quit(c))
 			return;
 		if (timeout_ms >= 0) {

@@ -70,13 +70,13 @@ records=$(sed -n 's/^\([0-9]*\) records.*/\1/p' "$work/said")
 if [[ $records && $records -lt 100 ]]; then check_pass; else wrong "$records records in ten ticks"; fi
 
 # Asleep nearly all of the time: a halt is left, and gone on with.
-start --realtime --append ms=1500 --kernel "$BUILD/guests/idle.elf"
+start --realtime --append ms=6000 --kernel "$BUILD/guests/idle.elf"
 for _ in 1 2 3; do
 	session "$BUILD/guests/idle.elf" -ex 'monitor when' -ex 'stepi' -ex 'stepi' -ex 'x/i $pc'
 	expect gdb '^a live guest, ' '^=> 0x'
 done
 ends 0
-expect said '^idle: 150 ticks of 10 ms'
+expect said '^idle: 600 ticks of 10 ms'
 
 # Nothing ever wakes it but input that does not come; a kill ends it.
 mkfifo "$work/fifo"

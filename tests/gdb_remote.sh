@@ -32,7 +32,7 @@ run_gdb() {
 	done
 	address=$(sed -n 's/^listening on //p' "$work/server")
 	if FAKE_ADDRESS=$address FAKE_TESTS=$1 HINDSIGHT_PY=$repo/gdbstub/hindsight.py \
-		timeout 120 gdb -q -nx -batch -x "$repo/tests/gdb/remote.py" "$BUILD/tests/fake_program.elf" >"$work/gdb" 2>&1; then
+		timeout 120 gdb -q -nx -batch -x "$repo/tests/gdb/ctrl_c.py" -x "$repo/tests/gdb/remote.py" "$BUILD/tests/fake_program.elf" >"$work/gdb" 2>&1; then
 		check_pass "$(sed -n 's/^gdb checks: \([0-9]*\) passed.*/\1/p' "$work/gdb")"
 		told=$(grep -c '^No more reverse-execution history' "$work/gdb" || true)
 		if ! grep -q "passed, $told times out of history" "$work/gdb"; then

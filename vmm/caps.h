@@ -85,6 +85,7 @@ struct host_caps {
 	/* Memory; [0] at CPL0, [1] at CPL3 ([1]: full). */
 	enum write_trap ro_slot[2];
 	enum write_trap mprotect_store[2]; /* (full) */
+	bool hole_load[2];		   /* a load where there is no slot can be answered (full) */
 	bool dirty_log;			   /* shows exactly the written pages */
 	enum table_flush table_flush;
 	bool dirty_ring;		   /* (full) */

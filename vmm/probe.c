@@ -181,6 +181,8 @@ static void probe_rest(struct probe_guest *g, struct host_caps *caps)
 	probe_ro_slot(g, caps, 3);
 	probe_mprotect(g, caps, 0);
 	probe_mprotect(g, caps, 3);
+	probe_hole_load(g, caps, 0);
+	probe_hole_load(g, caps, 3);
 	probe_gaps(g, caps);
 	probe_costs(g, caps);
 	probe_dirty_ring(g->kvm, caps);

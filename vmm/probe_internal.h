@@ -26,6 +26,7 @@
  *	0x00f000  data
  *	0x100000  one page in a slot of its own, read-only to the guest
  *	0x110000  eight pages in a slot of their own, with a dirty log
+ *	0x130000  a page that no slot has
  */
 #define GUEST_VECTORS 0x7000u
 #define GUEST_CODE0 0x8000u
@@ -38,6 +39,7 @@
 #define GUEST_RO 0x100000u
 #define GUEST_LOGGED 0x110000u
 #define GUEST_LOGGED_PAGES 8u
+#define GUEST_HOLE 0x130000u
 #define GUEST_LOGGED_SLOT 2u
 
 /* Selectors; SYSCALL and SYSRET fix their order (SDM 3A 5.8.8). */
@@ -167,6 +169,7 @@ void probe_sync_regs(struct probe_guest *g, struct host_caps *caps);
 void probe_gaps(struct probe_guest *g, struct host_caps *caps);
 void probe_ro_slot(struct probe_guest *g, struct host_caps *caps, unsigned cpl);
 void probe_mprotect(struct probe_guest *g, struct host_caps *caps, unsigned cpl);
+void probe_hole_load(struct probe_guest *g, struct host_caps *caps, unsigned cpl);
 void probe_dirty_log(struct probe_guest *g, struct host_caps *caps);
 void probe_table_flush(struct probe_guest *g, struct host_caps *caps);
 void probe_dirty_ring(int kvm_fd, struct host_caps *caps);

@@ -19,6 +19,13 @@ static void put_store(struct snippet *s, uint64_t address)
 	snippet_put_imm32(s, 0x25, (uint32_t)address);
 }
 
+/* MOV RAX, [address]. */
+static void put_load(struct snippet *s, uint64_t address)
+{
+	EMIT(s, 0x48, 0x8b, 0x04);
+	snippet_put_imm32(s, 0x25, (uint32_t)address);
+}
+
 static uint64_t load(const uint8_t *p)
 {
 	uint64_t v;
@@ -64,6 +71,23 @@ void probe_ro_slot(struct probe_guest *g, struct host_caps *caps, unsigned cpl)
 	memset(g->ro, 0, PAGE_SIZE);
 	caps->ro_slot[cpl ? 1 : 0] =
 		run_into_store(g, GUEST_RO + 8, g->ro + 8, cpl ? GUEST_CODE3 : GUEST_CODE0);
+}
+
+void probe_hole_load(struct probe_guest *g, struct host_caps *caps, unsigned cpl)
+{
+	const struct probe_start how = {.cpl = cpl};
+	const uint64_t answer = STORED;
+	struct kvm_run *run = g->run;
+	struct snippet code = {0};
+	struct kvm_regs regs;
+
+	put_load(&code, GUEST_HOLE + 8);
+	snippet_put_done(&code);
+	if (!probe_start(g, &code, &how) || probe_run(g) != KVM_EXIT_MMIO || run->mmio.is_write ||
+	    run->mmio.phys_addr != GUEST_HOLE + 8 || run->mmio.len != sizeof(answer))
+		return;
+	memcpy(run->mmio.data, &answer, sizeof(answer));
+	caps->hole_load[cpl ? 1 : 0] = probe_run_done(g, &regs) && regs.rax == answer;
 }
 
 /* The page is written to before it is protected, so that the guest has a writable mapping to lose.
@@ -169,8 +193,7 @@ static bool flush_works(struct probe_guest *g, enum table_flush how)
 	bool works;
 
 	for (int i = 0; i < 2; i++) {
-		EMIT(&code, 0x48, 0x8b, 0x04); /* mov rax, [GUEST_DATA] */
-		snippet_put_imm32(&code, 0x25, GUEST_DATA);
+		put_load(&code, GUEST_DATA);
 		snippet_put_done(&code);
 	}
 	if (!probe_start(g, &code, &start))

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # Run by tests/gdb_remote.sh inside gdb: a session with the fake target, as a user would have it. Each check
-# compares what gdb made of the stub's answers with what the fake's program does by its nature.
+# compares what gdb made of the stub's answers with what the fake's program does by its nature. After ctrl_c.py.
 import os
-import signal
 import struct
 import sys
-import threading
-import time
 import traceback
 
 import gdb
@@ -20,8 +17,6 @@ ADDRESS = os.environ["FAKE_ADDRESS"]
 
 passed = 0
 history_ends = 0
-stops = []
-gdb.events.stop.connect(stops.append)
 
 
 def check(what, got, expected):
@@ -81,28 +76,6 @@ def connect():
 def registers():
     run("maintenance flush register-cache")
     return run("info registers") + run("info all-registers")
-
-
-def with_ctrl_c(command, seconds=0.3):
-    """Press Ctrl-C while gdb waits: what it stopped for, and how long that took."""
-    pressed = []
-
-    def press():
-        time.sleep(seconds)
-        pressed.append(time.monotonic())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    stops.clear()
-    try:
-        run(command)
-        reason = stops[-1].stop_signal if isinstance(stops[-1], gdb.SignalEvent) else None
-    except KeyboardInterrupt:
-        reason = "SIGINT"  # gdb was thinking, and stopped by itself
-    took = time.monotonic() - pressed[0]
-    thread.join()
-    return reason, took
 
 
 def test_description():

@@ -4,6 +4,8 @@
 # forward and back. CORRUPTED is the address that the panic names.
 import os
 import re
+import time
+
 import gdb
 
 passed = 0
@@ -87,9 +89,90 @@ def breakpoints():
     run("delete")
 
 
+def line():
+    return gdb.newest_frame().find_sal().line
+
+
+def name():
+    return gdb.newest_frame().name()
+
+
+def lines_and_functions():
+    """By line and by function, over and into and out of it, both ways."""
+    seek("50%")
+    run("tbreak session_open")
+    run("continue")
+    check(not gdb.breakpoints(), "a temporary breakpoint is gone")
+    start, walk = position(), []
+    for _ in range(4):
+        run("next")
+        walk.append((position(), line(), registers()))
+        check(name() == "session_open", "next stays in the function")
+    check(len({at for at, _, _ in walk}) == len(walk), "each line is another place")
+    for place in reversed(walk[:-1]):
+        run("reverse-next")
+        check((position(), line(), registers()) == place, "reverse-next leads where next was")
+    run("step")
+    check(name() == "kzalloc", "step leads into a function")
+    run("reverse-step")
+    check((position(), line(), registers()) == walk[0], "reverse-step out of it")
+
+    seek(start.split()[1])
+    run("tbreak *kmalloc")
+    run("continue")
+    entry = position(), registers()
+    run("finish")
+    check(name() == "kzalloc" and position() != entry[0], "finish leads to the caller")
+    run("reverse-stepi")
+    check(name() == "kmalloc", "behind the return")
+    for inside in ("from its end", "from its middle"):
+        run("reverse-finish")
+        check("call" in run("x/i $pc") and "<kmalloc>" in run("x/i $pc"), "reverse-finish leads to the call, " + inside)
+        run("stepi")
+        check((position(), registers()) == entry, "which is the way in")
+        run("stepi 3")
+    number = line()
+    run("next")
+    check(line() != number and name() == "kmalloc", "next from the middle of a line leads to another")
+
+
+def interrupted():
+    """Ctrl-C in all that runs: gdb gets its prompt back, and the guest stands at a place of the recording."""
+    for command in ("continue", "reverse-continue", "stepi 1000000", "reverse-stepi 100000", "next 1000000",
+                    "reverse-next 100000", "finish", "reverse-finish", "advance panic"):
+        seek("60%")
+        # In a function that neither returns nor was called for long.
+        run("tbreak main.c:61")
+        run("continue")
+        run("delete")
+        check(name() == "guest_main", "in the main loop")
+        # Come by all the time and never stopped at, so that nothing is over soon.
+        run("break *kmalloc if $rsp == 1")
+        run("break trap_dispatch if $rsp == 1")
+        sig, took = with_ctrl_c(command, 0.3)
+        run("delete")
+        # gdb may have been interrupted while it looked at frames, and remembers half of that.
+        look_again()
+        check(sig == "SIGINT" and took < 20, "Ctrl-C in %s: %s after %.1f s" % (command, sig, took))
+        at, values = position(), registers()
+        seek("10%")
+        seek(at.split()[1])
+        check(registers() == values, "the place where %s was stopped" % command)
+
+
+def reconnect():
+    seek("30%")
+    at, before = position(), registers()
+    for command in ("detach", "disconnect"):
+        run(command)
+        run("target remote " + os.environ["GDB_ADDRESS"])
+        check((position(), registers()) == (at, before), "after %s all is as it was" % command)
+
+
 def culprit():
     address = os.environ["CORRUPTED"]
     field = "*(unsigned long *)" + address
+    seek("99%")
     run("continue")
     run("watch " + field)
     now = int(gdb.parse_and_eval(field))
@@ -147,19 +230,19 @@ def watchpoints():
     run("rwatch timer_ticks")
     run("watch nvlog")
     run("awatch nvlog.head")
-    stops, met = [], set()
+    places, met = [], set()
 
     def on_stop(event):
         met.update(b.type for b in getattr(event, "breakpoints", []))
 
     gdb.events.stop.connect(on_stop)
-    while len(met) < 3 and len(stops) < 60:
+    while len(met) < 3 and len(places) < 60:
         run("continue")
-        stops.append(position())
+        places.append(position())
     gdb.events.stop.disconnect(on_stop)
     check(met == {gdb.BP_HARDWARE_WATCHPOINT, gdb.BP_READ_WATCHPOINT, gdb.BP_ACCESS_WATCHPOINT},
           "each kind of watchpoint is hit")
-    for at in reversed(stops):
+    for at in reversed(places):
         run("reverse-continue")
         check(position() != at, "back, the access is not made yet")
         run("stepi")
@@ -249,13 +332,9 @@ def branches():
 
 
 run("source gdbstub/hindsight.py")
-there_and_back()
-breakpoints()
-checkpoints()
-watchpoints()
-watched_stack()
-branches()
-seek("99%")
-culprit()
-ends_and_refusals()
+for part in (there_and_back, breakpoints, lines_and_functions, checkpoints, watchpoints, watched_stack, branches, interrupted, reconnect,
+             culprit, ends_and_refusals):
+    began = time.monotonic()
+    part()
+    print("%s: %.1f s, %d checks so far" % (part.__name__, time.monotonic() - began, passed), flush=True)
 print("gdb checks: %d passed" % passed)

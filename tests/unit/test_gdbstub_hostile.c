@@ -488,6 +488,36 @@ static void test_one_at_a_time(void **state)
 	fake_destroy(f);
 }
 
+/* The first has gone when the second comes, and neither has been looked at: the second is not turned away. */
+static void test_next_one(void **state)
+{
+	struct fake *f = fake_create(FOR_EVER, false);
+	char dir[] = "/tmp/gdbstub-XXXXXX", path[64], byte;
+	struct gdb_session_options options = {0};
+	struct gdb_listener l;
+	enum gdb_end end;
+	struct err err;
+	int fds[2], next, served;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/gdb", dir);
+	assert_int_equal(gdb_listener_open(&l, path, false, &err), 0);
+	options.listen_fd = l.fd;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	close(fds[0]);
+	next = connect_unix(path);
+	assert_int_equal(gdb_session_serve(fds[1], &options, &f->target, &end, &err), 0);
+	assert_int_equal(end, GDB_END_LOST);
+	assert_int_equal(recv(next, &byte, 1, MSG_DONTWAIT), -1);
+	assert_int_equal(gdb_listener_accept(&l, 0, NULL, &served, &err), 1);
+	close(served);
+	close(next);
+	gdb_listener_close(&l);
+	rmdir(dir);
+	fake_destroy(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -503,6 +533,7 @@ int main(void)
 		cmocka_unit_test(test_listen_unix),
 		cmocka_unit_test(test_listen_tcp),
 		cmocka_unit_test(test_one_at_a_time),
+		cmocka_unit_test(test_next_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

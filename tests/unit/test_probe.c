@@ -82,6 +82,8 @@ static void assert_same_full(const struct host_caps *a, const struct host_caps *
 	assert_int_equal(a->ro_slot[1], b->ro_slot[1]);
 	assert_int_equal(a->mprotect_store[0], b->mprotect_store[0]);
 	assert_int_equal(a->mprotect_store[1], b->mprotect_store[1]);
+	assert_int_equal(a->hole_load[0], b->hole_load[0]);
+	assert_int_equal(a->hole_load[1], b->hole_load[1]);
 	assert_int_equal(a->dirty_ring, b->dirty_ring);
 	assert_int_equal(a->gaps, b->gaps);
 }
