@@ -342,7 +342,7 @@ static int load(struct snapshots *t, struct trace_reader *r, const char *trace, 
 		before = s;
 	rc = collect(r, file, err);
 	if (rc == 0)
-		rc = snapshots_import_from(t, file, "the index", NULL, NULL, &last, err);
+		rc = snapshots_import_from(t, file, "the index", NULL, NULL, 0, &last, err);
 	if (rc == 0)
 		rc = check_order(t, before, err);
 	close(file);

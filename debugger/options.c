@@ -65,6 +65,8 @@ enum {
 	OPT_RECORD,
 	OPT_POKE,
 	OPT_SNAPSHOT_MEMORY,
+	OPT_CHAIN,
+	OPT_SINCE,
 };
 
 static const struct row rows[] = {
@@ -118,6 +120,8 @@ static const struct row rows[] = {
 	{"physical", NULL, "the address is guest-physical", TAKES_ADDRESS | TAKES_LIVE, OPT_PHYSICAL},
 	{"symbols", "FILE", "names and lines: vmlinux or, also as FILE@ADDR, a Linux module; may be repeated",
 	 TAKES_SYMBOLS, OPT_SYMBOLS},
+	{"chain", NULL, "with all that the snapshots descend from", TAKES_CHAIN, OPT_CHAIN},
+	{"since", "N", "only what differs from snapshot N, for whoever has that", TAKES_SINCE, OPT_SINCE},
 	{"snapshot-memory", "BYTES", "what checkpoints may take in memory, also as 512M; more goes to /var/tmp (1G)",
 	 TAKES_MEMORY, OPT_SNAPSHOT_MEMORY},
 	{"events", NULL, "list every event", TAKES_EVENTS, OPT_EVENTS},
@@ -328,6 +332,12 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 	case OPT_SNAPSHOT_MEMORY:
 		rc = parse_bytes("snapshot-memory", arg, SNAPSHOT_MEMORY_MIN, SNAPSHOT_MEMORY_MAX, &o->snapshot_memory, err);
 		break;
+	case OPT_CHAIN:
+		o->chain = true;
+		break;
+	case OPT_SINCE:
+		rc = parse_u64("since", arg, 1, UINT64_MAX, &o->since, err);
+		break;
 	case OPT_RECORD:
 		o->output = arg;
 		break;
@@ -413,12 +423,11 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 		if (rc < 0)
 			return rc;
 	}
-	if ((takes & TAKES_POSITION) && i < argc) {
-		int rc = position_parse(argv[i++], &o->to, err);
+	while ((takes & TAKES_POSITION) && i < argc && o->positions < POSITIONS_MAX) {
+		int rc = position_parse(argv[i++], &o->position[o->positions++], err);
 
 		if (rc < 0)
 			return rc;
-		o->has_to = true;
 	}
 	if ((takes & TAKES_SECOND) && i < argc)
 		o->second = argv[i++];
@@ -430,7 +439,7 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 			       argv[0]);
 	if ((takes & TAKES_FILE) && !o->file)
 		return err_set(err, EINVAL, "give a trace file; see hindsight %s --help", argv[0]);
-	if ((takes & TAKES_POSITION) && !o->has_to)
+	if ((takes & TAKES_POSITION) && !o->positions)
 		return err_set(err, EINVAL, "give a position; see hindsight %s --help", argv[0]);
 	if ((takes & TAKES_SECOND) && !o->second)
 		return err_set(err, EINVAL, "give two snapshots; see hindsight %s --help", argv[0]);

@@ -26,6 +26,8 @@ enum {
 /* A kernel and the modules one looks into. */
 #define SYMBOLS_FILES_MAX 16
 #define POKES_MAX 16
+/* Of snapshots taken at once. */
+#define POSITIONS_MAX 256
 
 enum clock_choice { CLOCK_CHOICE_AUTO, CLOCK_CHOICE_EMUL, CLOCK_CHOICE_STATE };
 
@@ -49,6 +51,10 @@ struct options {
 	uint64_t snapshot_memory; /* bytes */
 	bool has_to;
 	struct position to;
+	struct position position[POSITIONS_MAX];
+	size_t positions;
+	uint64_t node, since; /* numbers of snapshots in a file; 0: none given */
+	bool chain;
 	const char *gdb; /* where gdb is to connect */
 	bool gdb_allow_remote;
 	bool wait; /* for gdb before the guest's first instruction */
@@ -80,7 +86,9 @@ enum {
 	TAKES_SYMBOLS = 4096,
 	TAKES_LIVE = 8192,       /* how a guest runs, of those of TAKES_GUEST */
 	TAKES_SNAPSHOT = 16384,  /* -o, which must be given */
-	TAKES_POSITION = 32768,  /* as an argument */
+	TAKES_POSITION = 32768,  /* as arguments */
+	TAKES_CHAIN = 2097152,   /* of snapshots */
+	TAKES_SINCE = 4194304,
 	TAKES_SECOND = 65536,    /* another file */
 	TAKES_MEMORY = 262144,   /* what checkpoints may take */
 	TAKES_HELP = 131072,     /* and nothing else */

@@ -50,7 +50,7 @@ struct timeline {
 	struct stops_seen seen;
 };
 
-static int position_order(struct position a, struct position b)
+int position_order(struct position a, struct position b)
 {
 	if (a.boundary != b.boundary)
 		return a.boundary < b.boundary ? -1 : 1;

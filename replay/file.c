@@ -13,9 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* State, data and label of a snapshot, and the heads of their records. */
-#define BEGIN_STATE_MAX (96ull << 20)
-
 /* One of the guest's files, put together from its frames in a file of its own, so that long runs of zeros, which a
  * disk image has, take no memory. */
 struct incoming {
@@ -118,13 +115,24 @@ static int read_files(struct replay_file *f, struct incoming file[TRACE_FILES], 
 	return 0;
 }
 
-/* The pieces of the snapshot file that the machine begins with, on disk: they may be many. What they are is seen by who
- * uses them. */
+/* One more piece of the snapshot file that the machine begins with. */
+static int append_begin(struct replay_file *f, const uint8_t *data, size_t len, uint64_t *left, struct err *err)
+{
+	if (len > *left)
+		return err_set(err, EFBIG, "the trace begins with snapshots of more than %" PRIu64
+			       " MiB, which is too much for its guest", trace_snapshots_max(f->tm.config.mem_size) >> 20);
+	*left -= len;
+	if (write(f->begin_fd, data, len) != (ssize_t)len)
+		return err_sys(err, errno ? errno : ENOSPC, "no room in /var/tmp for the trace's snapshot");
+	return 0;
+}
+
+/* All of it, on disk: it may be much. What it is is seen by who uses it. So is what it lacks: where a frame is damaged
+ * it ends, and its reader names the page. */
 static int read_begin(struct replay_file *f, struct err *err)
 {
+	uint64_t max = trace_snapshots_max(f->tm.config.mem_size), left = max;
 	struct trace_place before = trace_reader_tell(f->reader);
-	/* Each page with the head of its record; the rest is the devices' state. */
-	uint64_t left = 2 * f->tm.config.mem_size + BEGIN_STATE_MAX;
 	enum trace_frame type;
 	const uint8_t *data;
 	size_t len;
@@ -133,12 +141,18 @@ static int read_begin(struct replay_file *f, struct err *err)
 	if (rc < 0)
 		return rc;
 	while ((rc = trace_reader_next(f->reader, &type, &data, &len, err)) > 0 && type == TRACE_BEGIN) {
-		if (len > left)
-			return err_set(err, EBADMSG, "the trace begins with a snapshot of impossible size");
-		left -= len;
-		if (write(f->begin_fd, data, len) != (ssize_t)len)
-			return err_sys(err, errno ? errno : ENOSPC, "no room in /var/tmp for the trace's snapshot");
+		rc = append_begin(f, data, len, &left, err);
+		if (rc < 0)
+			return rc;
 		before = trace_reader_tell(f->reader);
+	}
+	if (rc == -EBADMSG) {
+		len = trace_reader_salvage(f->reader, &data);
+		if (!len && left == max)
+			return rc;
+		rc = append_begin(f, data, len, &left, err);
+	} else if (rc >= 0 && left == max) {
+		return err_set(err, EBADMSG, "the trace ends inside the snapshot that it begins with: nothing to go on from");
 	}
 	return rc < 0 ? rc : trace_reader_seek(f->reader, before, err);
 }

@@ -131,6 +131,25 @@ void snapshot_delete(struct snapshots *t, struct snapshot *s)
 	snapshot_free(t, s);
 }
 
+static int count_page(void *ctx, uint64_t page, page_id a, page_id b, struct err *err)
+{
+	(void)page;
+	(void)a;
+	(void)b;
+	(void)err;
+	++*(uint64_t *)ctx;
+	return 0;
+}
+
+void snapshot_set_parent(struct snapshot *s, struct snapshot *parent)
+{
+	const struct page_map none = {0};
+
+	s->parent = parent;
+	s->changed = 0;
+	page_map_diff(parent ? &parent->map : &none, &s->map, count_page, &s->changed, NULL);
+}
+
 int snapshot_set_label(struct snapshots *t, struct snapshot *s, const char *label, struct err *err)
 {
 	size_t old = strlen(s->label), n = strlen(label);

@@ -189,7 +189,7 @@ index() {
 snapshots() {
 	local rip n at pids=() state=$tmp/state.snapshot other=$tmp/other.snapshot branch=$tmp/branch.trace
 
-	for n in take info diff run; do
+	for n in take info export import diff run; do
 		expect "snapshot $n --help" 0 snapshot "$n" --help
 		check "snapshot $n --help: on stdout" printed "^usage: hindsight snapshot $n"
 	done
@@ -251,7 +251,7 @@ snapshots() {
 	done
 	check "snapshot run: the snapshot is as it was" cmp -s "$state" "$tmp/state.before"
 
-	refuse "snapshot without a command" 'take, info, diff or run' snapshot
+	refuse "snapshot without a command" 'take, info, export, import, diff or run' snapshot
 	refuse "snapshot take without a file" 'give the snapshot' snapshot take "$trace" 200
 	refuse "snapshot take without a position" 'give a position' snapshot take -o "$other" "$trace"
 	hindsight snapshot take -o "$tmp/none" "$trace" 100000000
@@ -265,7 +265,75 @@ snapshots() {
 	refuse "poke where nothing is" 'no memory' snapshot run --poke 0xdead00000000=00 "$state"
 	refuse "input for a port that is not there" 'no port 1' snapshot run --port-input 1:/dev/null "$state"
 	truncate -s -2000 "$state"
-	refuse "a snapshot that is cut off" 'the snapshot in it is' snapshot run "$state"
+	refuse "a snapshot that is cut off" 'ends inside the snapshot' snapshot run "$state"
+}
+
+# state_digest FILE: of the snapshot, in the words of info --events.
+state_digest() { "$HINDSIGHT" snapshot info "$1" 2>/dev/null | sed -n 's/^digest  *//p'; }
+# A node's parent, as a row of the tree has it.
+parent_of() { "$HINDSIGHT" snapshot info "$1" 2>/dev/null | awk -v n="$2" 'NF >= 4 && $1 == n { print $2; exit }'; }
+
+# Several snapshots in a file: each is the recorded state, however it came there.
+snapshot_trees() {
+	local boundary digest n=0 single=0 all chain=$tmp/chain tree=$tmp/tree events=$tmp/events long=$tmp/long.trace
+
+	hindsight record -o "$long" --append ticks=100 --seed 5 --kernel "$guests/stale_pointer.elf"
+	"$HINDSIGHT" info --events "$long" | sed -n 's/^ *\([1-9][0-9]*\)  digest *\(state .*\)/\1 \2/p' >"$events"
+	all=$(wc -l <"$events")
+	check "snapshot take: there are digests to compare with" test "$all" -ge 2
+	# In any order.
+	# shellcheck disable=SC2046 # the positions are words
+	expect "snapshot take of many" 0 snapshot take -o "$chain" "$long" $(cut -d ' ' -f 1 "$events" | sort -R)
+	while read -r boundary digest; do
+		n=$((n + 1))
+		check "snapshot $n of a chain: the state that was recorded" test "$(state_digest "$chain@$n")" = "$digest"
+		hindsight snapshot take -o "$tmp/single" "$long" "$boundary"
+		single=$((single + $(stat -c %s "$tmp/single")))
+		hindsight snapshot export -o "$tmp/node" "$chain@$n"
+		check "snapshot $n of a chain: exported alone" test "$(state_digest "$tmp/node")" = "$digest"
+		check "snapshot $n of a chain: descends from the one before" \
+			test "$(parent_of "$chain" "$n")" = "$([[ $n == 1 ]] && echo - || echo $((n - 1)))"
+	done <"$events"
+	check "a chain is less than half as large as its snapshots alone" test $((2 * $(stat -c %s "$chain"))) -lt "$single"
+
+	# Sent in two parts, and put together again.
+	expect "snapshot export --chain" 0 snapshot export --chain -o "$tree" "$chain@2"
+	check "snapshot export --chain: what it descends from" test "$(parent_of "$tree" 2)" = 1
+	expect "snapshot export --since" 0 snapshot export --since 2 -o "$tmp/rest" "$chain"
+	refuse "snapshot info of what is only a difference" 'import that first' snapshot info "$tmp/rest"
+	expect "snapshot import" 0 snapshot import "$tree" "$tmp/rest"
+	check "snapshot import: tells what is new" said ": $all snapshots, $((all - 2)) of them new"
+	check "snapshot import: both parts are the whole" cmp -s "$tree" "$chain"
+	expect "snapshot import of what is there" 0 snapshot import "$tree" "$chain"
+	check "snapshot import of what is there: nothing is added" cmp -s "$tree" "$chain"
+
+	# A branch, whose snapshots are below the one that it went on from.
+	hindsight snapshot run --record "$tmp/off.trace" "$chain@1"
+	boundary=$(($(head -n 1 "$events" | cut -d ' ' -f 1) + 30))
+	expect "snapshot take --chain of a branch" 0 snapshot take --chain -o "$tmp/off" "$tmp/off.trace" "$boundary"
+	digest=$(state_digest "$tmp/off")
+	expect "snapshot import of a branch" 0 snapshot import "$tree" "$tmp/off"
+	check "snapshot import of a branch: it is where it began" test "$(parent_of "$tree" $((all + 1)))" = 1
+	check "snapshot import of a branch: its state" test "$(state_digest "$tree@$((all + 1))")" = "$digest"
+	expect "snapshot diff of two in one file" 1 snapshot diff "$tree@1" "$tree@2"
+	expect "snapshot diff of one in two files" 0 snapshot diff "$tree@2" "$chain@2"
+	expect "replay of a chain" 0 replay --to 0 "$chain"
+	check "replay of a chain: from the last on" said "stopped at position $(tail -n 1 "$events" | cut -d ' ' -f 1)+0"
+
+	refuse "no such snapshot" 'no number 99' snapshot info "$chain@99"
+	refuse "no such file, nor with a number" 'cannot open' snapshot info "$tmp/none@1"
+	refuse "no number of a snapshot" 'no number of a snapshot' snapshot info "$chain@1x"
+	refuse "snapshot export without a file" 'give the snapshot' snapshot export "$chain"
+	refuse "snapshot export since none" 'no snapshot 99' snapshot export --since 99 -o "$tmp/none" "$chain"
+	refuse "snapshot export of nothing" 'no snapshot to export' snapshot export --since 2 -o "$tmp/none" "$chain@2"
+	check "snapshot export of nothing: no file" test ! -e "$tmp/none"
+	refuse "snapshot import into a recording" 'is a recording' snapshot import "$tmp/off.trace" "$chain"
+	refuse "snapshot import of a recording" 'hindsight snapshot take' snapshot import "$tree" "$long"
+	hindsight record -o "$tmp/other.trace" --append ticks=20 --seed 6 --kernel "$guests/stale_pointer.elf"
+	hindsight snapshot take -o "$tmp/other" "$tmp/other.trace" 100
+	cp "$tree" "$tmp/before"
+	refuse "snapshot import of another guest" 'differ' snapshot import "$tree" "$tmp/other"
+	check "snapshot import of another guest: the file is as it was" cmp -s "$tree" "$tmp/before"
 }
 
 info() {
@@ -470,6 +538,7 @@ usage_errors
 positions
 index
 snapshots
+snapshot_trees
 info
 user_code
 same_output
