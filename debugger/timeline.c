@@ -22,6 +22,11 @@
 /* Of the way from a checkpoint to the present, its distance to the next may be at least one part in so many. */
 #define THINNING 6
 #define CHECKPOINTS_MAX 512
+/* What an access to watched memory costs more than one to other memory, on the slowest hosts seen; and what of the way
+ * may go into that where the way is all that is wanted. */
+#define ACCESS_NS (50 * NSEC_PER_USEC)
+#define ACCESS_FREE_NS (100 * NSEC_PER_MSEC)
+#define ACCESS_PART 4
 /* Growth of margins after a run went past its target, and the most of it: then all is stepped. */
 #define CAUTION_GROWTH 4
 #define CAUTION_MAX 65536.0
@@ -303,10 +308,20 @@ static bool stopped(struct timeline *t, struct timeline_stop *stop)
 	return !t->seen.stops->wanted || t->seen.stops->wanted(t->seen.stops->ctx, t);
 }
 
+/* Watches that are only a help are given up when they cost more than they can save. */
+static int weigh_watches(struct timeline *t, uint64_t work, struct err *err)
+{
+	if (!t->seen.pass || t->seen.accesses * ACCESS_NS < ACCESS_FREE_NS + work / ACCESS_PART)
+		return 0;
+	t->seen.pass = false;
+	return memory_unwatch(t->replay.machine->mem, err);
+}
+
 /* Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). */
 static int run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		     struct err *err)
 {
+	uint64_t work = t->work;
 	double caution = 1;
 	bool due = false;
 	int rc = 0;
@@ -339,6 +354,8 @@ static int run_until(struct timeline *t, struct position target, struct timeline
 		due = t->work - last->work >= SPACING_NS && !timeline_at_end(t);
 		if (due && position_known(t))
 			rc = add_checkpoint(t, err);
+		if (rc == 0)
+			rc = weigh_watches(t, t->work - work, err);
 	}
 	if (caution > 1)
 		replayer_set_caution(t->replay.replayer, 1);
@@ -472,6 +489,29 @@ static int end_stops(struct timeline *t, int rc, struct err *err)
 	return rc;
 }
 
+int timeline_seek_watching(struct timeline *t, struct position target, const struct timeline_stops *stops,
+			   struct position *none_since, struct err *err)
+{
+	struct position from = timeline_position(t), nearest = find_checkpoint(t, target)->at, seen;
+	int rc = begin_stops(t, stops, err);
+
+	t->seen.pass = true;
+	t->seen.accesses = 0;
+	if (rc == 0)
+		rc = timeline_seek(t, target, err);
+	rc = end_stops(t, rc, err);
+	/* It began there. */
+	*none_since = position_order(nearest, from) > 0 ? nearest : from;
+	/* An access shows at the next boundary at the latest, but where an instruction makes several. */
+	seen = (struct position){t->seen.last + 2, 0};
+	if (t->seen.hit && position_order(seen, *none_since) > 0)
+		*none_since = seen;
+	if (!t->seen.pass || position_order(*none_since, timeline_position(t)) > 0)
+		*none_since = timeline_position(t);
+	t->seen.pass = t->seen.hit = false;
+	return rc;
+}
+
 int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
 		      struct err *err)
 {
@@ -532,8 +572,11 @@ static int find_backwards(struct timeline *t, struct timeline_place *at, struct 
 			  struct err *err)
 {
 	struct position limit = timeline_at_end(t) ? (struct position){UINT64_MAX, 0} : timeline_position(t);
+	const struct position *none_since = t->seen.stops->none_since;
 	int rc = 0;
 
+	if (none_since && position_order(*none_since, limit) < 0)
+		limit = *none_since;
 	while (rc == 0 && !*found && position_order(limit, t->checkpoint[0].at) > 0) {
 		struct position before = limit;
 		struct checkpoint c;

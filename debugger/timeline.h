@@ -62,6 +62,13 @@ int timeline_last(struct timeline *t, struct position *last, struct err *err);
  * in between; -EILSEQ: the replay diverges.
  */
 int timeline_seek(struct timeline *t, struct position target, struct err *err);
+/*
+ * The same to a place that is not before the present, with watches that it does not stop for: *none_since is a place after
+ * which nothing of them was seen on the way, the target if nothing is known. They are given up where they would slow it
+ * down much.
+ */
+int timeline_seek_watching(struct timeline *t, struct position target, const struct timeline_stops *stops,
+			   struct position *none_since, struct err *err);
 /* n instructions forward, or to the end. */
 int timeline_step(struct timeline *t, uint64_t n, struct err *err);
 /* n instructions back, or to the start. */

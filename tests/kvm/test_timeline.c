@@ -24,6 +24,8 @@
 #define SLOW_WALK 80
 #define SLOW_JUMPS 20
 #define SLOW_SEEKS 40
+#define HITS_MAX 4096
+#define WATCHED_WAYS 12
 /* Where guests keep their data. */
 #define SEARCH_FROM 0x100000ull
 #define SEARCHED (1u << 20)
@@ -222,6 +224,30 @@ static void test_breakpoints(void **state)
 	breakpoints_both_ways("tasks", 8);
 }
 
+/* A word that changes behind the middle of the recording, in data that interrupts do not push frames to. */
+static void find_changing_word(struct timeline *t, const struct recording *rec, struct timeline_watch *watch)
+{
+	uint64_t *before = malloc(SEARCHED), stack;
+	struct err err;
+
+	assert_ok(timeline_seek(t, (struct position){rec->boundaries / 2, 0}, &err), err);
+	assert_non_null(before);
+	memory_read(timeline_machine(t)->mem, GPA(SEARCH_FROM), before, SEARCHED);
+	stack = vcpu_regs(&timeline_machine(t)->vcpu[0])->rsp;
+	assert_ok(timeline_seek(t, (struct position){rec->boundaries / 2 + 300, 0}, &err), err);
+	for (uint64_t gpa = SEARCH_FROM; gpa < SEARCH_FROM + SEARCHED && !watch->len; gpa += 8) {
+		uint64_t now;
+
+		memory_read(timeline_machine(t)->mem, GPA(gpa), &now, sizeof(now));
+		if (now != before[(gpa - SEARCH_FROM) / 8] && (gpa < stack - 4 * PAGE_SIZE || gpa > stack + 4 * PAGE_SIZE)) {
+			watch->gpa = GPA(gpa);
+			watch->len = 8;
+		}
+	}
+	free(before);
+	assert_int_equal(watch->len, 8);
+}
+
 /* Every access to a word that counts, forward and backward: the same list, with the values in memory that it says. */
 static void watch_both_ways(unsigned kinds)
 {
@@ -231,30 +257,12 @@ static void watch_both_ways(unsigned kinds)
 	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
 	struct recording rec;
 	struct timeline *t;
-	uint64_t *before, stack;
 	unsigned hits = 0;
 	struct err err;
 
 	record_guest(&rec, "stale_pointer", "ticks=30", -1);
 	t = open_timeline(&rec);
-	/* A word that changes, in data that interrupts do not push frames to. */
-	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2, 0}, &err), err);
-	before = malloc(SEARCHED);
-	assert_non_null(before);
-	memory_read(timeline_machine(t)->mem, GPA(SEARCH_FROM), before, SEARCHED);
-	stack = vcpu_regs(&timeline_machine(t)->vcpu[0])->rsp;
-	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2 + 300, 0}, &err), err);
-	for (uint64_t gpa = SEARCH_FROM; gpa < SEARCH_FROM + SEARCHED && !watch.len; gpa += 8) {
-		uint64_t now;
-
-		memory_read(timeline_machine(t)->mem, GPA(gpa), &now, sizeof(now));
-		if (now != before[(gpa - SEARCH_FROM) / 8] && (gpa < stack - 4 * PAGE_SIZE || gpa > stack + 4 * PAGE_SIZE)) {
-			watch.gpa = GPA(gpa);
-			watch.len = 8;
-		}
-	}
-	free(before);
-	assert_int_equal(watch.len, 8);
+	find_changing_word(t, &rec, &watch);
 	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2, 0}, &err), err);
 	while (hits < 20) {
 		assert_ok(timeline_continue(t, &stops, &hit[hits], &err), err);
@@ -309,6 +317,77 @@ static void test_watch_accesses(void **state)
 	watch_both_ways(WATCH_LOADS | WATCH_STORES);
 }
 
+/* The last stop before a place, as it is found when the way there was watched. */
+static struct timeline_stop last_stop_before(const struct recording *rec, const struct timeline_watch *watch,
+					     struct position place, struct position *none_since)
+{
+	struct timeline_stops stops = {.watches = watch, .n_watches = 1};
+	struct timeline *t = open_timeline(rec);
+	struct timeline_stop stop;
+	struct err err;
+
+	assert_ok(timeline_seek_watching(t, place, &stops, none_since, &err), err);
+	assert_true(position_order(*none_since, timeline_position(t)) <= 0);
+	stops.none_since = none_since;
+	assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+	timeline_close(t);
+	return stop;
+}
+
+/* What was seen on the way spares the search for it, and hides nothing. */
+static void test_watched_way(void **state)
+{
+	static struct timeline_stop hit[HITS_MAX];
+	struct timeline_watch watch = {.kinds = WATCH_STORES}, text = {GPA(SEARCH_FROM), 8, WATCH_STORES};
+	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
+	const struct position end = {UINT64_MAX, 0};
+	struct position none_since;
+	struct timeline_stop stop;
+	struct recording rec;
+	struct timeline *t;
+	unsigned hits = 0;
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "stale_pointer", "ticks=30", -1);
+	t = open_timeline(&rec);
+	find_changing_word(t, &rec, &watch);
+	assert_ok(timeline_seek(t, (struct position){0, 0}, &err), err);
+	do {
+		assert_true(hits < HITS_MAX);
+		assert_ok(timeline_continue(t, &stops, &hit[hits], &err), err);
+	} while (hit[hits++].reason == TIMELINE_WATCH);
+	timeline_close(t);
+	assert_true(--hits > 1);
+	/* At the end, right behind a store, and anywhere. */
+	for (unsigned i = 0; i < WATCHED_WAYS; i++) {
+		const struct timeline_stop *last = &hit[random_below(&random_state, hits)];
+		struct position place = i % 2 ? (struct position){last->at.boundary + 1, 0}
+					      : (struct position){random_below(&random_state, rec.boundaries), 0};
+
+		if (i == 0)
+			place = end;
+		last = NULL;
+		for (unsigned n = 0; n < hits && position_order(hit[n].at, place) <= 0; n++)
+			last = &hit[n];
+		stop = last_stop_before(&rec, &watch, place, &none_since);
+		assert_int_equal(stop.reason, last ? TIMELINE_WATCH : TIMELINE_BEGIN);
+		if (last) {
+			assert_true(position_order(last->at, none_since) <= 0);
+			assert_true(none_since.boundary <= last->at.boundary + 2);
+			assert_int_equal(stop.gpa.v, last->gpa.v);
+			assert_int_equal(stop.old, last->old);
+			assert_int_equal(stop.now, last->now);
+			assert_int_equal(stop.rip, last->rip);
+		}
+	}
+	/* Where nobody writes, nothing is left to be searched. */
+	stop = last_stop_before(&rec, &text, end, &none_since);
+	assert_int_equal(stop.reason, TIMELINE_BEGIN);
+	assert_int_equal(position_order(none_since, (struct position){0, 0}), 0);
+	recording_free(&rec);
+}
+
 /* Anywhere in a trace and back again: the digests that were recorded are those that are found. */
 static void test_random_seeks(void **state)
 {
@@ -352,6 +431,7 @@ static void test_without_clock(void **state)
 	walk_both_ways("sse", (struct position){10, 0});
 	breakpoints_both_ways("stale_pointer", 1);
 	test_watch(state);
+	test_watched_way(state);
 }
 
 /* The place of slowness is known: do less of all of it. */
@@ -378,6 +458,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_watch_loads),
 		cmocka_unit_test(test_watch_accesses),
+		cmocka_unit_test(test_watched_way),
 		cmocka_unit_test(test_random_seeks),
 		cmocka_unit_test(test_without_clock),
 	};
