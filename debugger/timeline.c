@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#include "debugger/timeline.h"
+#include "debugger/timeline_private.h"
 
 #include "debugger/begin.h"
 #include "debugger/index.h"
@@ -22,38 +22,9 @@
 /* Of the way from a checkpoint to the present, its distance to the next may be at least one part in so many. */
 #define THINNING 6
 #define CHECKPOINTS_MAX 512
-/* What an access to watched memory costs more than one to other memory, on the slowest hosts seen; and what of the way
- * may go into that where the way is all that is wanted. */
-#define ACCESS_NS (50 * NSEC_PER_USEC)
-#define ACCESS_FREE_NS (100 * NSEC_PER_MSEC)
-#define ACCESS_PART 4
 /* Growth of margins after a run went past its target, and the most of it: then all is stepped. */
 #define CAUTION_GROWTH 4
 #define CAUTION_MAX 65536.0
-
-struct checkpoint {
-	struct position at;
-	bool exact;    /* stands at `at`; else in user code behind it, where no position is */
-	bool kept;     /* the trace's own: for good */
-	uint64_t work; /* ns of replaying from the start to it */
-	struct snapshot *snapshot;
-};
-
-struct timeline {
-	struct timeline_options o;
-	struct replay replay;
-	struct snapshots *snapshots;
-	struct checkpoint *checkpoint; /* in order of position */
-	unsigned checkpoints, room, kept;
-	uint64_t work;     /* ns of replaying from the start to the present */
-	uint64_t last_progress;
-	uint64_t restores, retries;
-	const char *path;
-	struct position last; /* 0: not known yet */
-
-	/* While continuing. */
-	struct stops_seen seen;
-};
 
 int position_order(struct position a, struct position b)
 {
@@ -114,8 +85,7 @@ int timeline_last(struct timeline *t, struct position *last, struct err *err)
 
 /* --- checkpoints ----------------------------------------------------------------------------- */
 
-/* The last checkpoint that stands at `target` or before it. There is always one: the start. */
-static struct checkpoint *find_checkpoint(struct timeline *t, struct position target)
+struct checkpoint *timeline_find_checkpoint(struct timeline *t, struct position target)
 {
 	unsigned low = 0, high = t->checkpoints;
 
@@ -164,7 +134,7 @@ static void thin(struct timeline *t)
 				drop_checkpoint(t, i - 1);
 }
 
-static bool in_user_mode(struct timeline *t)
+bool timeline_in_user_mode(struct timeline *t)
 {
 	return vcpu_cpl(&t->replay.machine->vcpu[0], NULL) == 3;
 }
@@ -203,7 +173,7 @@ int timeline_freeze(struct timeline *t, const char *label, struct snapshot **s, 
 	return rc;
 }
 
-static bool position_known(const struct timeline *t)
+bool timeline_position_known(const struct timeline *t)
 {
 	return replayer_position_known(t->replay.replayer);
 }
@@ -212,7 +182,7 @@ static bool position_known(const struct timeline *t)
 static int add_checkpoint(struct timeline *t, struct err *err)
 {
 	struct position at = timeline_position(t);
-	struct checkpoint *c = t->checkpoints ? find_checkpoint(t, at) : NULL;
+	struct checkpoint *c = t->checkpoints ? timeline_find_checkpoint(t, at) : NULL;
 	unsigned i = c ? (unsigned)(c - t->checkpoint) + 1 : 0;
 	struct snapshot *s;
 	int rc;
@@ -228,7 +198,7 @@ static int add_checkpoint(struct timeline *t, struct err *err)
 	at = timeline_position(t);
 	rc = insert_checkpoint(t, i,
 			       &(struct checkpoint){.at = at,
-						    .exact = at.steps == 0 || !in_user_mode(t),
+						    .exact = at.steps == 0 || !timeline_in_user_mode(t),
 						    .work = t->work,
 						    .snapshot = s},
 			       err);
@@ -261,12 +231,12 @@ int timeline_thaw(struct timeline *t, struct snapshot *s, struct err *err)
 {
 	int rc = index_restore(t->snapshots, &t->replay, s, err);
 
-	t->work = find_checkpoint(t, timeline_position(t))->work;
+	t->work = timeline_find_checkpoint(t, timeline_position(t))->work;
 	t->restores++;
 	return rc;
 }
 
-static int restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err)
+int timeline_restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err)
 {
 	return timeline_thaw(t, c->snapshot, err);
 }
@@ -291,34 +261,10 @@ static int try_again(struct timeline *t, struct position target, double *caution
 		return err_set(err, EIO, "this position cannot be reached on this host: every run goes past it");
 	t->retries++;
 	replayer_set_caution(t->replay.replayer, *caution);
-	return restore_checkpoint(t, find_checkpoint(t, target), err);
+	return timeline_restore_checkpoint(t, timeline_find_checkpoint(t, target), err);
 }
 
-/* The last run paused at something that was asked for. */
-static bool stopped(struct timeline *t, struct timeline_stop *stop)
-{
-	if (t->seen.hit) {
-		*stop = t->seen.first;
-		t->seen.hit = false;
-		return true;
-	}
-	if (!replayer_hit_breakpoint(t->replay.replayer))
-		return false;
-	*stop = (struct timeline_stop){.reason = TIMELINE_BREAKPOINT};
-	return !t->seen.stops->wanted || t->seen.stops->wanted(t->seen.stops->ctx, t);
-}
-
-/* Watches that are only a help are given up when they cost more than they can save. */
-static int weigh_watches(struct timeline *t, uint64_t work, struct err *err)
-{
-	if (!t->seen.pass || t->seen.accesses * ACCESS_NS < ACCESS_FREE_NS + work / ACCESS_PART)
-		return 0;
-	t->seen.pass = false;
-	return memory_unwatch(t->replay.machine->mem, err);
-}
-
-/* Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). */
-static int run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
+int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		     struct err *err)
 {
 	uint64_t work = t->work;
@@ -343,19 +289,19 @@ static int run_until(struct timeline *t, struct position target, struct timeline
 		}
 		if (rc < 0)
 			break;
-		if (found && stopped(t, stop)) {
+		if (found && timeline_stopped(t, stop)) {
 			*found = true;
 			break;
 		}
 		if (t->o.interrupt && t->o.interrupt(t->o.interrupt_ctx))
 			return err_set(err, EINTR, "interrupted");
 		tell_progress(t, target);
-		last = find_checkpoint(t, timeline_position(t));
+		last = timeline_find_checkpoint(t, timeline_position(t));
 		due = t->work - last->work >= SPACING_NS && !timeline_at_end(t);
-		if (due && position_known(t))
+		if (due && timeline_position_known(t))
 			rc = add_checkpoint(t, err);
 		if (rc == 0)
-			rc = weigh_watches(t, t->work - work, err);
+			rc = timeline_weigh_watches(t, t->work - work, err);
 	}
 	if (caution > 1)
 		replayer_set_caution(t->replay.replayer, 1);
@@ -364,7 +310,7 @@ static int run_until(struct timeline *t, struct position target, struct timeline
 
 static int run_to(struct timeline *t, struct position target, struct err *err)
 {
-	return run_until(t, target, NULL, NULL, err);
+	return timeline_run_until(t, target, NULL, NULL, err);
 }
 
 int timeline_seek(struct timeline *t, struct position target, struct err *err)
@@ -374,12 +320,12 @@ int timeline_seek(struct timeline *t, struct position target, struct err *err)
 	const struct checkpoint *c;
 	int rc = 0;
 
-	if (order == 0 && !timeline_at_end(t) && position_known(t))
+	if (order == 0 && !timeline_at_end(t) && timeline_position_known(t))
 		return 0;
-	c = find_checkpoint(t, target);
+	c = timeline_find_checkpoint(t, target);
 	/* Behind the present, or perhaps so, or nearer to a checkpoint between. */
-	if (order <= 0 || (!position_known(t) && target.boundary == here.boundary) || position_order(c->at, here) > 0)
-		rc = restore_checkpoint(t, c, err);
+	if (order <= 0 || (!timeline_position_known(t) && target.boundary == here.boundary) || position_order(c->at, here) > 0)
+		rc = timeline_restore_checkpoint(t, c, err);
 	if (rc == 0 && order < 0 && target.steps > LEAD_STEPS) {
 		struct position lead = {target.boundary, target.steps - LEAD_STEPS};
 
@@ -412,11 +358,11 @@ static int step_back(struct timeline *t, struct err *err)
 	uint64_t span = replayer_last_span(t->replay.replayer);
 	int rc = 0;
 
-	if (position_order(here, t->checkpoint[0].at) <= 0 && position_known(t))
+	if (position_order(here, t->checkpoint[0].at) <= 0 && timeline_position_known(t))
 		return 0;
-	if (!position_known(t) || (here.steps == 0 && !span)) {
+	if (!timeline_position_known(t) || (here.steps == 0 && !span)) {
 		/* Over all of the boundary once more, so that its steps are known. */
-		uint64_t boundary = position_known(t) ? here.boundary - 1 : here.boundary;
+		uint64_t boundary = timeline_position_known(t) ? here.boundary - 1 : here.boundary;
 
 		rc = timeline_seek(t, (struct position){boundary, 0}, err);
 		if (rc == 0)
@@ -448,177 +394,6 @@ int timeline_reverse_step(struct timeline *t, uint64_t n, struct err *err)
 	return rc;
 }
 
-/* --- stops ----------------------------------------------------------------------------------- */
-
-static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
-		      struct err *err)
-{
-	struct timeline *t = ctx;
-
-	(void)err;
-	stops_note_store(&t->seen, m, gpa, len, old, now);
-	return 0;
-}
-
-static int on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err)
-{
-	struct timeline *t = ctx;
-
-	(void)err;
-	stops_note_load(&t->seen, m, gpa, len, value);
-	return 0;
-}
-
-static int begin_stops(struct timeline *t, const struct timeline_stops *stops, struct err *err)
-{
-	t->seen.stops = stops;
-	t->seen.hit = false;
-	if (stops->breakpoints.len > BREAKPOINTS_MAX)
-		return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported", BREAKPOINTS_MAX);
-	replayer_set_breakpoints(t->replay.replayer, &stops->breakpoints);
-	return stops_arm(stops, t->replay.machine->mem, err);
-}
-
-static int end_stops(struct timeline *t, int rc, struct err *err)
-{
-	const struct breakpoint_set none = {0};
-
-	replayer_set_breakpoints(t->replay.replayer, &none);
-	rc = stops_disarm(t->seen.stops, t->replay.machine->mem, rc, err);
-	t->seen.stops = NULL;
-	return rc;
-}
-
-int timeline_seek_watching(struct timeline *t, struct position target, const struct timeline_stops *stops,
-			   struct position *none_since, struct err *err)
-{
-	struct position from = timeline_position(t), nearest = find_checkpoint(t, target)->at, seen;
-	int rc = begin_stops(t, stops, err);
-
-	t->seen.pass = true;
-	t->seen.accesses = 0;
-	if (rc == 0)
-		rc = timeline_seek(t, target, err);
-	rc = end_stops(t, rc, err);
-	/* It began there. */
-	*none_since = position_order(nearest, from) > 0 ? nearest : from;
-	/* An access shows at the next boundary at the latest, but where an instruction makes several. */
-	seen = (struct position){t->seen.last + 2, 0};
-	if (t->seen.hit && position_order(seen, *none_since) > 0)
-		*none_since = seen;
-	if (!t->seen.pass || position_order(*none_since, timeline_position(t)) > 0)
-		*none_since = timeline_position(t);
-	t->seen.pass = t->seen.hit = false;
-	return rc;
-}
-
-int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
-		      struct err *err)
-{
-	const struct position end = {UINT64_MAX, 0};
-	bool found = false;
-	int rc = begin_stops(t, stops, err);
-
-	*stop = (struct timeline_stop){.reason = TIMELINE_END};
-	if (stops->here)
-		replayer_count_here(t->replay.replayer);
-	if (rc == 0)
-		rc = run_until(t, end, stop, &found, err);
-	rc = end_stops(t, rc, err);
-	if (!timeline_at_end(t) && !position_known(t)) {
-		/* On request, at the last known place; at a stop, there. */
-		if (rc == 0)
-			rc = timeline_learn_position(t, err);
-		else if (rc == -EINTR && restore_checkpoint(t, find_checkpoint(t, timeline_position(t)), NULL) < 0)
-			rc = err_set(err, EIO, "the machine cannot be brought back to a known position");
-	}
-	stop->at = timeline_position(t);
-	return rc;
-}
-
-/* The last stop at or behind the checkpoint where the machine stands and before `limit`. */
-static int last_stop(struct timeline *t, struct position limit, struct timeline_place *at, struct timeline_stop *stop,
-		     bool *found, struct err *err)
-{
-	struct position from = timeline_position(t);
-	int rc = 0;
-
-	while (rc == 0) {
-		struct timeline_stop here;
-		bool hit = false;
-		int order;
-
-		rc = run_until(t, limit, &here, &hit, err);
-		order = position_order(timeline_position(t), limit);
-		/* An access lies before the place where it shows. */
-		if (rc < 0 || !hit || order > 0 || (order == 0 && here.reason != TIMELINE_WATCH))
-			break;
-		*stop = here;
-		stop->at = at->position = timeline_position(t);
-		at->known = position_known(t);
-		if (from.boundary != at->position.boundary)
-			from = (struct position){at->position.boundary, 0};
-		at->nth = position_order(from, at->from) == 0 && *found ? at->nth + 1 : 1;
-		at->from = from;
-		at->regs = event_regs(&t->replay.machine->vcpu[0]);
-		at->in_user = in_user_mode(t) && !t->replay.machine->caps.step[1];
-		*found = true;
-	}
-	return rc;
-}
-
-/* Segment by segment backwards: each from a checkpoint to the next. */
-static int find_backwards(struct timeline *t, struct timeline_place *at, struct timeline_stop *stop, bool *found,
-			  struct err *err)
-{
-	struct position limit = timeline_at_end(t) ? (struct position){UINT64_MAX, 0} : timeline_position(t);
-	const struct position *none_since = t->seen.stops->none_since;
-	int rc = 0;
-
-	if (none_since && position_order(*none_since, limit) < 0)
-		limit = *none_since;
-	while (rc == 0 && !*found && position_order(limit, t->checkpoint[0].at) > 0) {
-		struct position before = limit;
-		struct checkpoint c;
-
-		/* Strictly before: a checkpoint at the limit holds nothing of it. */
-		if (before.steps)
-			before.steps--;
-		else
-			before = (struct position){before.boundary - 1, UINT64_MAX};
-		c = *find_checkpoint(t, before);
-		rc = restore_checkpoint(t, &c, err);
-		t->seen.hit = false;
-		replayer_count_here(t->replay.replayer);
-		if (rc == 0)
-			rc = last_stop(t, limit, at, stop, found, err);
-		limit = c.at;
-	}
-	return rc;
-}
-
-int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *stops,
-			      struct timeline_stop *stop, struct err *err)
-{
-	struct timeline_place at = {0};
-	bool found = false;
-	int rc = begin_stops(t, stops, err);
-
-	*stop = (struct timeline_stop){.reason = TIMELINE_BEGIN};
-	if (rc == 0)
-		rc = find_backwards(t, &at, stop, &found, err);
-	rc = end_stops(t, rc, err);
-	if (rc == 0)
-		rc = found ? timeline_find_place(t, stops, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
-	/* The access has just been made there: back to before it. */
-	if (rc < 0 || !found || stop->reason != TIMELINE_WATCH)
-		return rc;
-	if (!at.in_user)
-		return step_back(t, err);
-	stop->user_rip = at.regs.rip;
-	return 0;
-}
-
 /* --- making ---------------------------------------------------------------------------------- */
 
 int timeline_open(struct timeline **out, const char *path, bool use_clock,
@@ -636,8 +411,8 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	if (!t->o.memory)
 		t->o.memory = INDEX_MEMORY;
 	t->path = path;
-	ro.watched = on_watched;
-	ro.loaded = on_loaded;
+	ro.watched = timeline_on_watched;
+	ro.loaded = timeline_on_loaded;
 	ro.watched_ctx = t;
 	ro.disk = options->disk;
 	ro.begin = begin_restore;

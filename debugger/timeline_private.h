@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What the files of the timeline share. */
+#ifndef DEBUGGER_TIMELINE_PRIVATE_H
+#define DEBUGGER_TIMELINE_PRIVATE_H
+
+#include "debugger/timeline.h"
+
+struct checkpoint {
+	struct position at;
+	bool exact;    /* stands at `at`; else in user code behind it, where no position is */
+	bool kept;     /* the trace's own: for good */
+	uint64_t work; /* ns of replaying from the start to it */
+	struct snapshot *snapshot;
+};
+
+struct timeline {
+	struct timeline_options o;
+	struct replay replay;
+	struct snapshots *snapshots;
+	struct checkpoint *checkpoint; /* in order of position */
+	unsigned checkpoints, room, kept;
+	uint64_t work;     /* ns of replaying from the start to the present */
+	uint64_t last_progress;
+	uint64_t restores, retries;
+	const char *path;
+	struct position last; /* 0: not known yet */
+
+	/* While continuing. */
+	struct stops_seen seen;
+};
+
+/* The last checkpoint that stands at `target` or before it. There is always one: the start. */
+struct checkpoint *timeline_find_checkpoint(struct timeline *t, struct position target);
+int timeline_restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err);
+/* The steps of the present place are. */
+bool timeline_position_known(const struct timeline *t);
+bool timeline_in_user_mode(struct timeline *t);
+/* Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). */
+int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
+		       struct err *err);
+
+/* timeline_stops.c: the last run paused at something that was asked for. */
+bool timeline_stopped(struct timeline *t, struct timeline_stop *stop);
+/* Give up watches that are only a help when they cost more than they can save, after so much work on the way. */
+int timeline_weigh_watches(struct timeline *t, uint64_t work, struct err *err);
+/* For replay_options; ctx is the timeline. */
+int timeline_on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
+			struct err *err);
+int timeline_on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err);
+
+#endif

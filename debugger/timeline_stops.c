@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+/* Running forward and back to breakpoints and to accesses of watched memory. */
+#include "debugger/timeline_private.h"
+
+#include <errno.h>
+
+/* What an access to watched memory costs more than one to other memory, on the slowest hosts seen; and what of the way
+ * may go into that where the way is all that is wanted. */
+#define ACCESS_NS (50 * NSEC_PER_USEC)
+#define ACCESS_FREE_NS (100 * NSEC_PER_MSEC)
+#define ACCESS_PART 4
+
+int timeline_on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
+		      struct err *err)
+{
+	struct timeline *t = ctx;
+
+	(void)err;
+	stops_note_store(&t->seen, m, gpa, len, old, now);
+	return 0;
+}
+
+int timeline_on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err)
+{
+	struct timeline *t = ctx;
+
+	(void)err;
+	stops_note_load(&t->seen, m, gpa, len, value);
+	return 0;
+}
+
+static int begin_stops(struct timeline *t, const struct timeline_stops *stops, struct err *err)
+{
+	t->seen.stops = stops;
+	t->seen.hit = false;
+	if (stops->breakpoints.len > BREAKPOINTS_MAX)
+		return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported", BREAKPOINTS_MAX);
+	replayer_set_breakpoints(t->replay.replayer, &stops->breakpoints);
+	return stops_arm(stops, t->replay.machine->mem, err);
+}
+
+static int end_stops(struct timeline *t, int rc, struct err *err)
+{
+	const struct breakpoint_set none = {0};
+
+	replayer_set_breakpoints(t->replay.replayer, &none);
+	rc = stops_disarm(t->seen.stops, t->replay.machine->mem, rc, err);
+	t->seen.stops = NULL;
+	return rc;
+}
+
+/* The last run paused at something that was asked for. */
+bool timeline_stopped(struct timeline *t, struct timeline_stop *stop)
+{
+	if (t->seen.hit) {
+		*stop = t->seen.first;
+		t->seen.hit = false;
+		return true;
+	}
+	if (!replayer_hit_breakpoint(t->replay.replayer))
+		return false;
+	*stop = (struct timeline_stop){.reason = TIMELINE_BREAKPOINT};
+	return !t->seen.stops->wanted || t->seen.stops->wanted(t->seen.stops->ctx, t);
+}
+
+/* Watches that are only a help are given up when they cost more than they can save. */
+int timeline_weigh_watches(struct timeline *t, uint64_t work, struct err *err)
+{
+	if (!t->seen.pass || t->seen.accesses * ACCESS_NS < ACCESS_FREE_NS + work / ACCESS_PART)
+		return 0;
+	t->seen.pass = false;
+	return memory_unwatch(t->replay.machine->mem, err);
+}
+
+int timeline_seek_watching(struct timeline *t, struct position target, const struct timeline_stops *stops,
+			   struct position *none_since, struct err *err)
+{
+	struct position from = timeline_position(t), nearest = timeline_find_checkpoint(t, target)->at, seen;
+	int rc = begin_stops(t, stops, err);
+
+	t->seen.pass = true;
+	t->seen.accesses = 0;
+	if (rc == 0)
+		rc = timeline_seek(t, target, err);
+	rc = end_stops(t, rc, err);
+	/* It began there. */
+	*none_since = position_order(nearest, from) > 0 ? nearest : from;
+	/* An access shows at the next boundary at the latest, but where an instruction makes several. */
+	seen = (struct position){t->seen.last + 2, 0};
+	if (t->seen.hit && position_order(seen, *none_since) > 0)
+		*none_since = seen;
+	if (!t->seen.pass || position_order(*none_since, timeline_position(t)) > 0)
+		*none_since = timeline_position(t);
+	t->seen.pass = t->seen.hit = false;
+	return rc;
+}
+
+int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
+		      struct err *err)
+{
+	const struct position end = {UINT64_MAX, 0};
+	bool found = false;
+	int rc = begin_stops(t, stops, err);
+
+	*stop = (struct timeline_stop){.reason = TIMELINE_END};
+	if (stops->here)
+		replayer_count_here(t->replay.replayer);
+	if (rc == 0)
+		rc = timeline_run_until(t, end, stop, &found, err);
+	rc = end_stops(t, rc, err);
+	if (!timeline_at_end(t) && !timeline_position_known(t)) {
+		/* On request, at the last known place; at a stop, there. */
+		if (rc == 0)
+			rc = timeline_learn_position(t, err);
+		else if (rc == -EINTR && timeline_restore_checkpoint(t, timeline_find_checkpoint(t, timeline_position(t)), NULL) < 0)
+			rc = err_set(err, EIO, "the machine cannot be brought back to a known position");
+	}
+	stop->at = timeline_position(t);
+	return rc;
+}
+
+/* The last stop at or behind the checkpoint where the machine stands and before `limit`. */
+static int last_stop(struct timeline *t, struct position limit, struct timeline_place *at, struct timeline_stop *stop,
+		     bool *found, struct err *err)
+{
+	struct position from = timeline_position(t);
+	int rc = 0;
+
+	while (rc == 0) {
+		struct timeline_stop here;
+		bool hit = false;
+		int order;
+
+		rc = timeline_run_until(t, limit, &here, &hit, err);
+		order = position_order(timeline_position(t), limit);
+		/* An access lies before the place where it shows. */
+		if (rc < 0 || !hit || order > 0 || (order == 0 && here.reason != TIMELINE_WATCH))
+			break;
+		*stop = here;
+		stop->at = at->position = timeline_position(t);
+		at->known = timeline_position_known(t);
+		if (from.boundary != at->position.boundary)
+			from = (struct position){at->position.boundary, 0};
+		at->nth = position_order(from, at->from) == 0 && *found ? at->nth + 1 : 1;
+		at->from = from;
+		at->regs = event_regs(&t->replay.machine->vcpu[0]);
+		at->in_user = timeline_in_user_mode(t) && !t->replay.machine->caps.step[1];
+		*found = true;
+	}
+	return rc;
+}
+
+/* Segment by segment backwards: each from a checkpoint to the next. */
+static int find_backwards(struct timeline *t, struct timeline_place *at, struct timeline_stop *stop, bool *found,
+			  struct err *err)
+{
+	struct position limit = timeline_at_end(t) ? (struct position){UINT64_MAX, 0} : timeline_position(t);
+	const struct position *none_since = t->seen.stops->none_since;
+	int rc = 0;
+
+	if (none_since && position_order(*none_since, limit) < 0)
+		limit = *none_since;
+	while (rc == 0 && !*found && position_order(limit, t->checkpoint[0].at) > 0) {
+		struct position before = limit;
+		struct checkpoint c;
+
+		/* Strictly before: a checkpoint at the limit holds nothing of it. */
+		if (before.steps)
+			before.steps--;
+		else
+			before = (struct position){before.boundary - 1, UINT64_MAX};
+		c = *timeline_find_checkpoint(t, before);
+		rc = timeline_restore_checkpoint(t, &c, err);
+		t->seen.hit = false;
+		replayer_count_here(t->replay.replayer);
+		if (rc == 0)
+			rc = last_stop(t, limit, at, stop, found, err);
+		limit = c.at;
+	}
+	return rc;
+}
+
+int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *stops,
+			      struct timeline_stop *stop, struct err *err)
+{
+	struct timeline_place at = {0};
+	bool found = false;
+	int rc = begin_stops(t, stops, err);
+
+	*stop = (struct timeline_stop){.reason = TIMELINE_BEGIN};
+	if (rc == 0)
+		rc = find_backwards(t, &at, stop, &found, err);
+	rc = end_stops(t, rc, err);
+	if (rc == 0)
+		rc = found ? timeline_find_place(t, stops, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
+	/* The access has just been made there: back to before it. */
+	if (rc < 0 || !found || stop->reason != TIMELINE_WATCH)
+		return rc;
+	if (!at.in_user)
+		return timeline_reverse_step(t, 1, err);
+	stop->user_rip = at.regs.rip;
+	return 0;
+}
