@@ -253,27 +253,42 @@ static void tell_progress(struct timeline *t, struct position target)
 	t->o.progress(t->o.progress_ctx, timeline_position(t), target);
 }
 
-/* Back to before the target after a late timer, with wider margins. */
-static int try_again(struct timeline *t, struct position target, double *caution, struct err *err)
+int timeline_widen(struct timeline *t, struct err *err)
 {
-	*caution *= CAUTION_GROWTH;
-	if (*caution > CAUTION_MAX)
+	t->caution *= CAUTION_GROWTH;
+	if (t->caution > CAUTION_MAX)
 		return err_set(err, EIO, "this position cannot be reached on this host: every run goes past it");
 	t->retries++;
-	replayer_set_caution(t->replay.replayer, *caution);
-	return timeline_restore_checkpoint(t, timeline_find_checkpoint(t, target), err);
+	replayer_set_caution(t->replay.replayer, t->caution);
+	return 0;
+}
+
+void timeline_narrow(struct timeline *t)
+{
+	if (t->caution > 1)
+		replayer_set_caution(t->replay.replayer, 1);
+	t->caution = 1;
+}
+
+/* A run that began at `from` went too far: back to before the boundary, since in it a landmark may have been passed
+ * unnoticed. */
+static int try_again(struct timeline *t, struct position from, struct err *err)
+{
+	int rc = timeline_widen(t, err);
+
+	from.steps = 0;
+	return rc < 0 ? rc : timeline_restore_checkpoint(t, timeline_find_checkpoint(t, from), err);
 }
 
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		     struct err *err)
 {
 	uint64_t work = t->work;
-	double caution = 1;
 	bool due = false;
 	int rc = 0;
 
 	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0) {
-		struct position next = {timeline_position(t).boundary + 1, 0};
+		struct position from = timeline_position(t), next = {from.boundary + 1, 0};
 		uint64_t began = host_cpu_ns();
 		const struct checkpoint *last;
 
@@ -283,8 +298,8 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		replayer_set_target(t->replay.replayer, next);
 		rc = replayer_run(t->replay.replayer, err);
 		t->work += host_cpu_ns() - began;
-		if (rc == -EAGAIN) {
-			rc = try_again(t, target, &caution, err);
+		if (rc == -EAGAIN && !found) {
+			rc = try_again(t, from, err);
 			continue;
 		}
 		if (rc < 0)
@@ -303,8 +318,8 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		if (rc == 0)
 			rc = timeline_weigh_watches(t, t->work - work, err);
 	}
-	if (caution > 1)
-		replayer_set_caution(t->replay.replayer, 1);
+	if (!found)
+		timeline_narrow(t);
 	return rc;
 }
 
@@ -410,6 +425,8 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	t->o = *options;
 	if (!t->o.memory)
 		t->o.memory = INDEX_MEMORY;
+	t->caution = 1;
+	ro.fault = options->fault;
 	t->path = path;
 	ro.watched = timeline_on_watched;
 	ro.loaded = timeline_on_loaded;

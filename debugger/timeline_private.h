@@ -20,6 +20,7 @@ struct timeline {
 	struct checkpoint *checkpoint; /* in order of position */
 	unsigned checkpoints, room, kept;
 	uint64_t work;     /* ns of replaying from the start to the present */
+	double caution;    /* of the replayer, after runs that went too far */
 	uint64_t last_progress;
 	uint64_t restores, retries;
 	const char *path;
@@ -35,9 +36,17 @@ int timeline_restore_checkpoint(struct timeline *t, const struct checkpoint *c, 
 /* The steps of the present place are. */
 bool timeline_position_known(const struct timeline *t);
 bool timeline_in_user_mode(struct timeline *t);
-/* Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). */
+/*
+ * Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). Then also
+ * -EAGAIN: by a late timer it ran past a place, and stops may have been missed; the caller goes back to where the run began,
+ * and has it run again after timeline_widen.
+ */
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		       struct err *err);
+
+/* Wider margins for the next try; -EIO when they are as wide as can be. Afterwards, as they were. */
+int timeline_widen(struct timeline *t, struct err *err);
+void timeline_narrow(struct timeline *t);
 
 /* timeline_stops.c: the last run paused at something that was asked for. */
 bool timeline_stopped(struct timeline *t, struct timeline_stop *stop);

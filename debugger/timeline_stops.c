@@ -95,8 +95,8 @@ int timeline_seek_watching(struct timeline *t, struct position target, const str
 	return rc;
 }
 
-int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
-		      struct err *err)
+static int run_to_stop(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
+		       struct err *err)
 {
 	const struct position end = {UINT64_MAX, 0};
 	bool found = false;
@@ -107,7 +107,26 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 		replayer_count_here(t->replay.replayer);
 	if (rc == 0)
 		rc = timeline_run_until(t, end, stop, &found, err);
-	rc = end_stops(t, rc, err);
+	return end_stops(t, rc, err);
+}
+
+int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
+		      struct err *err)
+{
+	struct position start = timeline_position(t);
+	int rc;
+
+	while ((rc = run_to_stop(t, stops, stop, err)) == -EAGAIN) {
+		double caution = t->caution;
+
+		rc = timeline_seek(t, start, err);
+		t->caution = caution;
+		if (rc == 0)
+			rc = timeline_widen(t, err);
+		if (rc < 0)
+			break;
+	}
+	timeline_narrow(t);
 	if (!timeline_at_end(t) && !timeline_position_known(t)) {
 		/* On request, at the last known place; at a stop, there. */
 		if (rc == 0)
@@ -150,6 +169,21 @@ static int last_stop(struct timeline *t, struct position limit, struct timeline_
 	return rc;
 }
 
+/* The last stop between a checkpoint and `limit`. */
+static int segment(struct timeline *t, const struct checkpoint *c, struct position limit, struct timeline_place *at,
+		   struct timeline_stop *stop, bool *found, struct err *err)
+{
+	int rc = timeline_restore_checkpoint(t, c, err);
+
+	t->seen.hit = *found = false;
+	replayer_count_here(t->replay.replayer);
+	if (rc == 0)
+		rc = last_stop(t, limit, at, stop, found, err);
+	if (rc == -EAGAIN)
+		*found = false;
+	return rc;
+}
+
 /* Segment by segment backwards: each from a checkpoint to the next. */
 static int find_backwards(struct timeline *t, struct timeline_place *at, struct timeline_stop *stop, bool *found,
 			  struct err *err)
@@ -170,12 +204,11 @@ static int find_backwards(struct timeline *t, struct timeline_place *at, struct 
 		else
 			before = (struct position){before.boundary - 1, UINT64_MAX};
 		c = *timeline_find_checkpoint(t, before);
-		rc = timeline_restore_checkpoint(t, &c, err);
-		t->seen.hit = false;
-		replayer_count_here(t->replay.replayer);
-		if (rc == 0)
-			rc = last_stop(t, limit, at, stop, found, err);
-		limit = c.at;
+		rc = segment(t, &c, limit, at, stop, found, err);
+		if (rc == -EAGAIN)
+			rc = timeline_widen(t, err);
+		else
+			limit = c.at;
 	}
 	return rc;
 }
@@ -190,6 +223,7 @@ int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *s
 	*stop = (struct timeline_stop){.reason = TIMELINE_BEGIN};
 	if (rc == 0)
 		rc = find_backwards(t, &at, stop, &found, err);
+	timeline_narrow(t);
 	rc = end_stops(t, rc, err);
 	if (rc == 0)
 		rc = found ? timeline_find_place(t, stops, &at, err) : timeline_seek(t, (struct position){0, 0}, err);

@@ -195,8 +195,11 @@ static int inject_fault(struct replayer *r, struct err *err)
 	uint8_t *p;
 	int rc;
 
-	if (fault->boundary != r->m->boundary ||
-	    (fault->kind != FAULT_MEMORY && fault->kind != FAULT_REGISTER))
+	if (fault->boundary != r->m->boundary)
+		return 0;
+	if (fault->kind == FAULT_LATE && fault->where-- == 0)
+		return err_set(err, EAGAIN, "a fault on purpose: the replay ran past a landmark");
+	if (fault->kind != FAULT_MEMORY && fault->kind != FAULT_REGISTER)
 		return 0;
 	rc = vcpu_complete(v, err);
 	if (rc < 0)

@@ -51,12 +51,19 @@ bool replay_file_truncated(const struct replay_file *f);
 int replay_file_check_host(const struct replay_file *f, const struct machine *m, struct err *err);
 
 /* A replay deliberately made wrong, to show that it is noticed. */
-enum fault_kind { FAULT_NONE, FAULT_MEMORY, FAULT_REGISTER, FAULT_DROP_EVENT };
+enum fault_kind {
+	FAULT_NONE,
+	FAULT_MEMORY,
+	FAULT_REGISTER,
+	FAULT_DROP_EVENT,
+	FAULT_LATE, /* as if a late timer had made a run go past a landmark; once */
+};
 
 struct replay_fault {
 	enum fault_kind kind;
-	uint64_t boundary; /* where to flip a bit */
-	uint64_t where;    /* gpa; register (index in struct kvm_regs); number of the event in the trace */
+	uint64_t boundary; /* where */
+	uint64_t where;    /* gpa; register (index in struct kvm_regs); number of the event in the trace; of FAULT_LATE,
+			    * how often the boundary is come to before */
 };
 
 /* A place found where the replay is not what was recorded. */

@@ -24,6 +24,7 @@
 #define SLOW_WALK 80
 #define SLOW_JUMPS 20
 #define SLOW_SEEKS 40
+#define LATE_HITS 6
 #define HITS_MAX 4096
 #define WATCHED_WAYS 12
 /* Where guests keep their data. */
@@ -222,6 +223,67 @@ static void test_breakpoints(void **state)
 	breakpoints_both_ways("stale_pointer", 1);
 	breakpoints_both_ways("instrs", 3);
 	breakpoints_both_ways("tasks", 8);
+}
+
+/* A run that a late timer led past a landmark begins again where it began: it neither misses a stop, by beginning at a
+ * checkpoint behind that, nor comes to one again that was before. */
+static void test_late_timer(void **state)
+{
+	const struct timeline_options none = {0};
+	struct timeline_options late = {.fault = {.kind = FAULT_LATE}};
+	struct recording rec;
+	struct timeline *t;
+	gva_t address;
+	struct timeline_stops stops = {.breakpoints = {&address, 1}};
+	struct timeline_stop stop;
+	struct timeline_figures figures;
+	struct position from, hit[LATE_HITS];
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "stale_pointer", "ticks=30", -1);
+	from = (struct position){rec.boundaries / 2, 0};
+	assert_ok(timeline_open(&t, rec.path, use_clock, &none, NULL, NULL, &err), err);
+	/* Code that each character printed comes through. */
+	assert_ok(timeline_seek(t, (struct position){from.boundary, 1}, &err), err);
+	address = GVA(vcpu_regs(&timeline_machine(t)->vcpu[0])->rip);
+	for (unsigned i = 0; i < LATE_HITS; i++) {
+		assert_ok(timeline_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(stop.reason, TIMELINE_BREAKPOINT);
+		hit[i] = timeline_position(t);
+	}
+	assert_true(hit[LATE_HITS - 1].boundary > hit[1].boundary + 1);
+	timeline_close(t);
+
+	/* The boundary behind the first hit, but not when it is come to on the way there. */
+	late.fault.boundary = hit[0].boundary + 1;
+	late.fault.where = 1;
+	assert_ok(timeline_open(&t, rec.path, use_clock, &late, NULL, NULL, &err), err);
+	/* Checkpoints behind it, and none of the hits before them. */
+	assert_ok(timeline_seek(t, hit[LATE_HITS - 1], &err), err);
+	assert_ok(timeline_seek(t, hit[LATE_HITS - 2], &err), err);
+	assert_ok(timeline_seek(t, hit[0], &err), err);
+	for (unsigned i = 1; i < LATE_HITS; i++) {
+		assert_ok(timeline_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(position_order(timeline_position(t), hit[i]), 0);
+	}
+	timeline_figures(t, &figures);
+	assert_int_equal(figures.retries, 1);
+	timeline_close(t);
+
+	/* And backwards. */
+	late.fault.where = 2;
+	assert_ok(timeline_open(&t, rec.path, use_clock, &late, NULL, NULL, &err), err);
+	assert_ok(timeline_seek(t, hit[LATE_HITS - 1], &err), err);
+	for (unsigned i = LATE_HITS - 1; i-- > 0;) {
+		assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(position_order(timeline_position(t), hit[i]), 0);
+	}
+	assert_ends_as_recorded(t, &rec);
+	timeline_figures(t, &figures);
+	assert_int_equal(figures.retries, 1);
+	timeline_close(t);
+	recording_free(&rec);
 }
 
 /* A word that changes behind the middle of the recording, in data that interrupts do not push frames to. */
@@ -455,6 +517,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_page_faults),
 		cmocka_unit_test(test_user_code),
 		cmocka_unit_test(test_breakpoints),
+		cmocka_unit_test(test_late_timer),
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_watch_loads),
 		cmocka_unit_test(test_watch_accesses),
