@@ -165,11 +165,10 @@ static int find_first(struct timeline *t, const struct timeline_stops *stops, st
  * To where the question is asked. The way there is long, so it is watched where the address lies as soon as it lies
  * anywhere; what has not been seen by then is all that is to be gone through backwards.
  */
-static int go_watching(const struct options *o, struct timeline *t, struct timeline_watch *watch,
+static int go_watching(const struct options *o, struct timeline *t, struct position end, struct timeline_watch *watch,
 		       struct position *none_since, struct err *err)
 {
 	const struct timeline_stops stops = {.watches = watch, .n_watches = 1};
-	struct position end = o->has_to ? o->to : (struct position){UINT64_MAX, 0};
 	struct timeline_figures figures;
 	struct position here;
 	bool mapped = false;
@@ -204,11 +203,13 @@ static int find(const struct options *o, struct timeline *t, struct answer *a, b
 {
 	struct timeline_watch watch = {.len = o->length, .kinds = WATCH_STORES};
 	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
-	struct position none_since;
+	struct position there = {UINT64_MAX, 0}, none_since;
 	int rc;
 
 	fprintf(stderr, "hindsight: replaying to find where 0x%" PRIx64 " lies ...\n", o->address.v);
-	rc = first ? timeline_seek(t, o->to, err) : go_watching(o, t, &watch, &none_since, err);
+	rc = o->has_to ? where_find(t, &o->to, &there, err) : 0;
+	if (rc == 0)
+		rc = first ? timeline_seek(t, there, err) : go_watching(o, t, there, &watch, &none_since, err);
 	if (rc == 0)
 		rc = find_gpa(o, t, a, err);
 	if (rc < 0)

@@ -132,13 +132,17 @@ static int take_all(struct options *o, struct timeline *t, struct replay_file *f
 {
 	struct snapshot *last = NULL;
 	struct snapshot_export what = {.chain = true};
+	struct position at[POSITIONS_MAX];
 	int rc = 0;
 
 	if (o->chain && f->begin_fd >= 0)
 		rc = begin_import(timeline_snapshots(t), f, 0, &last, err);
-	qsort(o->position, o->positions, sizeof(o->position[0]), compare_positions);
-	for (size_t i = 0; i < o->positions && rc == 0; i++)
-		rc = take_at(t, o->position[i], &last, err);
+	for (size_t i = 0; i < o->places && rc == 0; i++)
+		rc = where_find(t, &o->place[i], &at[i], err);
+	if (rc == 0)
+		qsort(at, o->places, sizeof(at[0]), compare_positions);
+	for (size_t i = 0; i < o->places && rc == 0; i++)
+		rc = take_at(t, at[i], &last, err);
 	what.last = last;
 	return rc < 0 ? rc : write_file(o->output, f, timeline_snapshots(t), &what, err);
 }

@@ -382,7 +382,7 @@ int index_restore(struct snapshots *t, struct replay *r, struct snapshot *s, str
 	return rc;
 }
 
-static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, struct err *err)
+static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, uint64_t vtime, struct err *err)
 {
 	struct index_figures f;
 	struct snapshot *last = NULL;
@@ -390,6 +390,8 @@ static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, struc
 	int rc = index_load(t, r->path, &f, err);
 
 	for (struct snapshot *s = snapshots_next(t, NULL); rc == 0 && s && s->boundary <= boundary; s = s->next) {
+		if (vtime && s->vtime >= vtime)
+			break;
 		rc = index_read_note(s, &note, err);
 		if (rc == 0)
 			print(r, note.printed);
@@ -398,7 +400,7 @@ static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, struc
 	return rc == 0 && last ? index_restore(t, r, last, err) : rc;
 }
 
-int index_enter(struct replay *r, uint64_t boundary, uint64_t memory, struct err *err)
+int index_enter(struct replay *r, uint64_t boundary, uint64_t vtime, uint64_t memory, struct err *err)
 {
 	struct snapshots *t;
 	int rc = snapshots_create(&t, memory, INDEX_SPILL_DIR, err);
@@ -407,7 +409,7 @@ int index_enter(struct replay *r, uint64_t boundary, uint64_t memory, struct err
 		return rc;
 	rc = snapshots_attach(t, r->machine, err);
 	if (rc == 0)
-		rc = enter(t, r, boundary, err);
+		rc = enter(t, r, boundary, vtime, err);
 	snapshots_destroy(t);
 	return rc;
 }

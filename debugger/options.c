@@ -109,7 +109,7 @@ static const struct row rows[] = {
 	{"realtime", NULL, "sleep while the guest is halted, to keep pace with the host's clock",
 	 TAKES_GUEST | TAKES_LIVE, OPT_REALTIME},
 	{"clock", "KIND", "how places are found again: auto, emul or state (auto)", TAKES_CLOCK, OPT_CLOCK},
-	{"to", "POS", "stop at this position: BOUNDARY or BOUNDARY+STEPS", TAKES_TO, OPT_TO},
+	{"to", "POS", "stop at this position: BOUNDARY, BOUNDARY+STEPS, 40% or guest time (1.5s)", TAKES_TO, OPT_TO},
 	{"gdb", "ADDR", "gdb can connect at this Unix socket (a path) or port of this machine; a recording waits for it",
 	 TAKES_TO | TAKES_LIVE_GDB, OPT_GDB},
 	{"gdb-allow-remote", NULL, "ADDR may be one that other machines reach", TAKES_TO | TAKES_LIVE_GDB,
@@ -187,23 +187,6 @@ static int parse_bytes(const char *option, const char *text, uint64_t min, uint6
 			       min >> 20, max >> 20, text);
 	*out <<= shift;
 	return 0;
-}
-
-int position_parse(const char *text, struct position *pos, struct err *err)
-{
-	char *end;
-
-	*pos = (struct position){0};
-	errno = 0;
-	if (*text >= '0' && *text <= '9') {
-		pos->boundary = strtoull(text, &end, 10);
-		if (!errno && *end == '+' && end[1] >= '0' && end[1] <= '9')
-			pos->steps = strtoull(end + 1, &end, 10);
-		if (!errno && !*end)
-			return 0;
-	}
-	return err_set(err, EINVAL, "\"%s\" is not a position; write BOUNDARY or BOUNDARY+STEPS, like 1234+56",
-		       text);
 }
 
 static int parse_address(const char *text, struct options *o, struct err *err)
@@ -375,7 +358,7 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 	case OPT_TO:
 	case OPT_BEFORE:
 	case OPT_AFTER:
-		rc = position_parse(arg, &o->to, err);
+		rc = where_parse(arg, &o->to, err);
 		o->has_to = true;
 		break;
 	case OPT_PHYSICAL:
@@ -423,8 +406,8 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 		if (rc < 0)
 			return rc;
 	}
-	while ((takes & TAKES_POSITION) && i < argc && o->positions < POSITIONS_MAX) {
-		int rc = position_parse(argv[i++], &o->position[o->positions++], err);
+	while ((takes & TAKES_POSITION) && i < argc && o->places < POSITIONS_MAX) {
+		int rc = where_parse(argv[i++], &o->place[o->places++], err);
 
 		if (rc < 0)
 			return rc;
@@ -439,7 +422,7 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 			       argv[0]);
 	if ((takes & TAKES_FILE) && !o->file)
 		return err_set(err, EINVAL, "give a trace file; see hindsight %s --help", argv[0]);
-	if ((takes & TAKES_POSITION) && !o->positions)
+	if ((takes & TAKES_POSITION) && !o->places)
 		return err_set(err, EINVAL, "give a position; see hindsight %s --help", argv[0]);
 	if ((takes & TAKES_SECOND) && !o->second)
 		return err_set(err, EINVAL, "give two snapshots; see hindsight %s --help", argv[0]);

@@ -5,6 +5,7 @@
 #ifndef DEBUGGER_OPTIONS_H
 #define DEBUGGER_OPTIONS_H
 
+#include "debugger/where.h"
 #include "replay/replayer.h"
 
 #include <stdio.h>
@@ -50,9 +51,9 @@ struct options {
 	uint64_t every; /* ns */
 	uint64_t snapshot_memory; /* bytes */
 	bool has_to;
-	struct position to;
-	struct position position[POSITIONS_MAX];
-	size_t positions;
+	struct where to;
+	struct where place[POSITIONS_MAX];
+	size_t places;
 	uint64_t node, since; /* numbers of snapshots in a file; 0: none given */
 	bool chain;
 	const char *gdb; /* where gdb is to connect */
@@ -99,8 +100,6 @@ enum {
 int options_parse(int argc, char **argv, unsigned takes, struct options *o, struct err *err);
 /* The lines of --help for what a command takes. */
 void options_help(FILE *out, unsigned takes);
-/* "123" or "123+45". */
-int position_parse(const char *text, struct position *pos, struct err *err);
 /* The clock to use on this host; -ENOTSUP if the one asked for is not there. */
 int options_clock(const struct options *o, const struct host_caps *caps, enum clock_kind *clock,
 		  struct err *err);

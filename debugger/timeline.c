@@ -65,20 +65,8 @@ bool timeline_at_end(const struct timeline *t)
 
 int timeline_last(struct timeline *t, struct position *last, struct err *err)
 {
-	struct replay_file *f;
-	struct event e = {0};
-	int rc = 0;
+	int rc = t->last.boundary ? 0 : replay_file_last(t->path, &t->last.boundary, err);
 
-	if (!t->last.boundary) {
-		rc = replay_file_open(&f, t->path, err);
-		if (rc < 0)
-			return rc;
-		do {
-			rc = replay_file_next(f, &e, err);
-		} while (rc > 0);
-		replay_file_close(f);
-		t->last.boundary = e.boundary;
-	}
 	*last = t->last;
 	return rc;
 }
@@ -280,6 +268,13 @@ static int try_again(struct timeline *t, struct position from, struct err *err)
 	return rc < 0 ? rc : timeline_restore_checkpoint(t, timeline_find_checkpoint(t, from), err);
 }
 
+/* At the boundary with the time that is sought. */
+static bool is_time(const struct timeline *t)
+{
+	return t->time && t->replay.machine->vtime >= t->time && timeline_position_known(t) &&
+	       timeline_position(t).steps == 0;
+}
+
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		     struct err *err)
 {
@@ -287,7 +282,7 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 	bool due = false;
 	int rc = 0;
 
-	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0) {
+	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0 && !is_time(t)) {
 		struct position from = timeline_position(t), next = {from.boundary + 1, 0};
 		uint64_t began = host_cpu_ns();
 		const struct checkpoint *last;
@@ -351,6 +346,26 @@ int timeline_seek(struct timeline *t, struct position target, struct err *err)
 		}
 	}
 	return rc < 0 ? rc : run_to(t, target, err);
+}
+
+int timeline_seek_time(struct timeline *t, uint64_t vtime, struct err *err)
+{
+	const struct checkpoint *c = &t->checkpoint[0];
+	int rc = 0;
+
+	if (vtime <= c->snapshot->vtime)
+		return timeline_seek(t, c->at, err);
+	for (unsigned i = 1; i < t->checkpoints && t->checkpoint[i].snapshot->vtime < vtime; i++)
+		c = &t->checkpoint[i];
+	if (t->replay.machine->vtime >= vtime || position_order(c->at, timeline_position(t)) > 0)
+		rc = timeline_restore_checkpoint(t, c, err);
+	t->time = vtime;
+	replayer_set_target_time(t->replay.replayer, vtime);
+	if (rc == 0)
+		rc = run_to(t, (struct position){UINT64_MAX, 0}, err);
+	replayer_set_target_time(t->replay.replayer, 0);
+	t->time = 0;
+	return rc;
 }
 
 int timeline_step(struct timeline *t, uint64_t n, struct err *err)

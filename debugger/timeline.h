@@ -63,8 +63,10 @@ int timeline_last(struct timeline *t, struct position *last, struct err *err);
  * in between; -EILSEQ: the replay diverges.
  */
 int timeline_seek(struct timeline *t, struct position target, struct err *err);
+/* Go to the first boundary at which so much guest time has passed; to the end where there is none. */
+int timeline_seek_time(struct timeline *t, uint64_t vtime, struct err *err);
 /*
- * The same to a place that is not before the present, with watches that it does not stop for: *none_since is a place after
+ * As timeline_seek, to a place that is not before the present, with watches that it does not stop for: *none_since is a place after
  * which nothing of them was seen on the way, the target if nothing is known. They are given up where they would slow it
  * down much.
  */

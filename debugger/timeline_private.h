@@ -25,6 +25,7 @@ struct timeline {
 	uint64_t restores, retries;
 	const char *path;
 	struct position last; /* 0: not known yet */
+	uint64_t time;        /* that is sought; 0: none */
 
 	/* While continuing. */
 	struct stops_seen seen;

@@ -308,6 +308,22 @@ int replay_file_next(struct replay_file *f, struct event *e, struct err *err)
 	}
 }
 
+int replay_file_last(const char *path, uint64_t *boundary, struct err *err)
+{
+	struct replay_file *f;
+	struct event e = {0};
+	int rc = replay_file_open(&f, path, err);
+
+	if (rc < 0)
+		return rc;
+	do {
+		rc = replay_file_next(f, &e, err);
+	} while (rc > 0);
+	replay_file_close(f);
+	*boundary = e.boundary;
+	return rc;
+}
+
 struct replay_file_place replay_file_tell(const struct replay_file *f)
 {
 	return (struct replay_file_place){

@@ -104,6 +104,9 @@ usage_errors() {
 	refuse "no clock of that name" 'clock takes' verify --clock sundial "$trace"
 	refuse "no position" 'not a position' replay --to here "$trace"
 	refuse "half a position" 'not a position' replay --to 12+ "$trace"
+	refuse "more than all" 'not a position' replay --to 101% "$trace"
+	refuse "a time without a unit" 'not a position' replay --to 1.5 "$trace"
+	refuse "a time before the start" 'not a position' replay --to -1s "$trace"
 	refuse "no address" 'not an address' last-write "$trace" here
 	refuse "an address of no length" 'not an address' last-write "$trace" 0x1000,0
 	refuse "no regular expression" 'regular expression' run --until '(' --kernel "$guests/hello.elf"
@@ -130,7 +133,7 @@ recording() {
 }
 
 positions() {
-	local boundaries boundary
+	local boundaries boundary at
 
 	boundaries=$("$HINDSIGHT" info --json "$trace" | json_value boundaries)
 	expect "replay --to a boundary" 0 replay --to 100 "$trace"
@@ -146,6 +149,20 @@ positions() {
 	done
 	check "replay --to an instruction: stops there" said "stopped at position $boundary+5"
 	check "replay --to an instruction: status 0" is_status 0
+	expect "replay --to a part" 0 replay --to 50% "$trace"
+	check "replay --to a part: stops there" said "stopped at position $((boundaries / 2))+0"
+	boundary=$((boundaries / 2))
+	at=$("$HINDSIGHT" replay --to "$boundary" "$trace" 2>&1 >"$tmp/out" | sed -n 's/.*guest time \(.*\) s$/\1/p')
+	hindsight replay --to "${at}s" "$trace"
+	check "replay --to a time: not before it" said "stopped at position [0-9]*+0, guest time ${at%?}"
+	expect "replay --to no time at all" 0 replay --to 0ms "$trace"
+	check "replay --to no time at all: the start" said 'stopped at position 0+0'
+	expect "last-write --before a time" 0 last-write --physical --before "${at}s" "$trace" 0x10bf60,64
+	cp "$tmp/out" "$tmp/first"
+	hindsight replay --to "${at}s" "$trace"
+	boundary=$(sed -n 's/.*position \([0-9]*\)+0.*/\1/p' "$tmp/err")
+	hindsight last-write --physical --before "$boundary" "$trace" 0x10bf60,64
+	check "last-write --before a time: as before its position" cmp -s "$tmp/out" "$tmp/first"
 	hindsight replay --to 100+100000000 "$trace"
 	check "replay --to where nothing is: says so" said 'there is no position 100+100000000'
 	expect "replay --to the end" 0 replay --to "$boundaries" "$trace"
@@ -174,6 +191,11 @@ index() {
 		check "replay --to $at with an index: the same place" cmp -s "$tmp/err" "$tmp/plain.err"
 		check "replay --to $at with an index: the same output" cmp -s "$tmp/out" "$tmp/plain.out"
 	done
+	at=$(sed -n 's/.*guest time \(.*\) s$/\1s/p' "$tmp/plain.err")
+	hindsight replay --to "$at" "$trace"
+	cp "$tmp/err" "$tmp/plain.err"
+	hindsight replay --to "$at" "$tmp/indexed.trace"
+	check "replay --to a time with an index: the same place" cmp -s "$tmp/err" "$tmp/plain.err"
 	expect "verify of an indexed trace" 0 verify "$tmp/indexed.trace"
 	expect "index in place" 0 index --every 0.05 "$tmp/indexed.trace"
 	expect "verify of a trace indexed twice" 0 verify "$tmp/indexed.trace"

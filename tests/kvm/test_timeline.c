@@ -25,6 +25,8 @@
 #define SLOW_JUMPS 20
 #define SLOW_SEEKS 40
 #define LATE_HITS 6
+#define TIMED_BOUNDARIES 1000
+#define TIMES 60
 #define HITS_MAX 4096
 #define WATCHED_WAYS 12
 /* Where guests keep their data. */
@@ -223,6 +225,42 @@ static void test_breakpoints(void **state)
 	breakpoints_both_ways("stale_pointer", 1);
 	breakpoints_both_ways("instrs", 3);
 	breakpoints_both_ways("tasks", 8);
+}
+
+/* A time is the first boundary that has it, from wherever one comes. */
+static void test_times(void **state)
+{
+	static uint64_t vtime[TIMED_BOUNDARIES];
+	struct recording rec;
+	struct timeline *t;
+	unsigned n = 0;
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "nested", "", -1);
+	t = open_timeline(&rec);
+	for (n = 0; n < TIMED_BOUNDARIES && n < rec.boundaries; n++) {
+		assert_ok(timeline_seek(t, (struct position){n, 0}, &err), err);
+		vtime[n] = timeline_machine(t)->vtime;
+	}
+	assert_true(n > 1 && vtime[n - 1] > vtime[0]);
+	for (unsigned i = 0; i < TIMES; i++) {
+		uint64_t sought = random_below(&random_state, 2) ? vtime[random_below(&random_state, n)]
+								 : random_below(&random_state, vtime[n - 1]);
+		struct position found = {0};
+
+		assert_ok(timeline_seek_time(t, sought, &err), err);
+		while (vtime[found.boundary] < sought)
+			found.boundary++;
+		assert_int_equal(position_order(timeline_position(t), found), 0);
+		assert_int_equal(timeline_machine(t)->vtime, vtime[found.boundary]);
+		if (i % 3 == 0)
+			assert_ok(timeline_seek(t, (struct position){random_below(&random_state, n), 3}, &err), err);
+	}
+	assert_ok(timeline_seek_time(t, UINT64_MAX, &err), err);
+	assert_ends_as_recorded(t, &rec);
+	timeline_close(t);
+	recording_free(&rec);
 }
 
 /* A run that a late timer led past a landmark begins again where it began: it neither misses a stop, by beginning at a
@@ -518,6 +556,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_user_code),
 		cmocka_unit_test(test_breakpoints),
 		cmocka_unit_test(test_late_timer),
+		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_watch_loads),
 		cmocka_unit_test(test_watch_accesses),
