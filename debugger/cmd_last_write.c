@@ -158,64 +158,21 @@ static int find_first(struct timeline *t, const struct timeline_stops *stops, st
 	return rc < 0 ? rc : timeline_reverse_step(t, 1, err);
 }
 
-/* The first place where the address is looked up anew on the way; then at each twice as far. */
-#define LOOK_BOUNDARY 64
-
-/*
- * To where the question is asked. The way there is long, so it is watched where the address lies as soon as it lies
- * anywhere; what has not been seen by then is all that is to be gone through backwards.
- */
-static int go_watching(const struct options *o, struct timeline *t, struct position end, struct timeline_watch *watch,
-		       struct position *none_since, struct err *err)
-{
-	const struct timeline_stops stops = {.watches = watch, .n_watches = 1};
-	struct timeline_figures figures;
-	struct position here;
-	bool mapped = false;
-	int rc;
-
-	timeline_figures(t, &figures);
-	*none_since = timeline_position(t);
-	do {
-		/* With checkpoints of its own the trace is near the end at once. */
-		struct position to = {figures.kept ? UINT64_MAX : 2 * timeline_position(t).boundary + LOOK_BOUNDARY, 0};
-		struct answer a = {.gpa = watch->gpa};
-		struct position since;
-
-		here = timeline_position(t);
-		if (find_gpa(o, t, &a, NULL) == 0 && (!mapped || a.gpa.v != watch->gpa.v)) {
-			mapped = true;
-			watch->gpa = a.gpa;
-			*none_since = here;
-		}
-		if (position_order(to, end) > 0)
-			to = end;
-		rc = mapped ? timeline_seek_watching(t, to, &stops, &since, err) : timeline_seek(t, to, err);
-		if (!mapped)
-			since = timeline_position(t);
-		if (position_order(since, here) > 0)
-			*none_since = since;
-	} while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), end) < 0);
-	return rc;
-}
-
 static int find(const struct options *o, struct timeline *t, struct answer *a, bool first, struct err *err)
 {
 	struct timeline_watch watch = {.len = o->length, .kinds = WATCH_STORES};
 	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
-	struct position there = {UINT64_MAX, 0}, none_since;
+	struct position there = {UINT64_MAX, 0};
 	int rc;
 
 	fprintf(stderr, "hindsight: replaying to find where 0x%" PRIx64 " lies ...\n", o->address.v);
 	rc = o->has_to ? where_find(t, &o->to, &there, err) : 0;
 	if (rc == 0)
-		rc = first ? timeline_seek(t, there, err) : go_watching(o, t, there, &watch, &none_since, err);
+		rc = timeline_seek(t, there, err);
 	if (rc == 0)
 		rc = find_gpa(o, t, a, err);
 	if (rc < 0)
 		return rc;
-	if (!first && a->gpa.v == watch.gpa.v)
-		stops.none_since = &none_since;
 	fprintf(stderr, "hindsight: replaying %s with 0x%" PRIx64 " watched ...\n", first ? "on" : "backwards", a->gpa.v);
 	watch.gpa = a->gpa;
 	rc = first ? find_first(t, &stops, a, err) : timeline_reverse_continue(t, &stops, &a->stop, err);

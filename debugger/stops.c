@@ -35,15 +35,12 @@ bool stops_see(const struct timeline_stops *stops, const struct timeline_stop *a
 
 static void note(struct stops_seen *seen, struct machine *m, const struct timeline_stop *access)
 {
-	seen->accesses++;
 	if (!seen->stops || !stops_see(seen->stops, access))
 		return;
-	if (!seen->pass)
-		m->pause = true;
+	m->pause = true;
 	if (!seen->hit)
 		seen->first = *access;
 	seen->hit = true;
-	seen->last = m->boundary;
 }
 
 void stops_note_store(struct stops_seen *seen, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now)

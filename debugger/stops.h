@@ -30,9 +30,6 @@ struct timeline_stops {
 	void *ctx;
 	const struct timeline_watch *watches;
 	size_t n_watches;
-	/* Going back: between this place and the present there is none of it, as timeline_seek_watching has found. NULL:
-	 * that is not known. */
-	const struct position *none_since;
 };
 
 enum timeline_reason {
@@ -67,9 +64,6 @@ struct stops_seen {
 	const struct timeline_stops *stops; /* NULL: none count */
 	bool hit;
 	struct timeline_stop first; /* of several accesses of one instruction this is told */
-	bool pass;              /* the machine does not pause for it */
-	uint64_t last;          /* then: the boundary before the last access that counts */
-	uint64_t accesses;      /* to watched pages */
 };
 
 /* As nondet_ops.watched and .loaded report it; the machine pauses if it counts. */

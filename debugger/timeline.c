@@ -90,8 +90,26 @@ struct checkpoint *timeline_find_checkpoint(struct timeline *t, struct position 
 	return &t->checkpoint[low];
 }
 
+/* What was written before it was then written before the next one. */
+static void pass_on_written(struct timeline *t, unsigned i)
+{
+	struct page_set *here = t->checkpoint[i].written, **next;
+
+	if (i + 1 < t->checkpoints) {
+		next = &t->checkpoint[i + 1].written;
+		if (here && *next) {
+			page_set_join(*next, here);
+		} else {
+			free(*next);
+			*next = NULL;
+		}
+	}
+	free(here);
+}
+
 static void drop_checkpoint(struct timeline *t, unsigned i)
 {
+	pass_on_written(t, i);
 	snapshot_delete(t->snapshots, t->checkpoint[i].snapshot);
 	t->checkpoints--;
 	memmove(&t->checkpoint[i], &t->checkpoint[i + 1],
@@ -120,6 +138,58 @@ static void thin(struct timeline *t)
 		for (unsigned i = t->checkpoints - 1; i > 1; i -= 2)
 			if (!t->checkpoint[i - 1].kept)
 				drop_checkpoint(t, i - 1);
+}
+
+static void on_written(void *ctx, uint64_t page)
+{
+	struct timeline *t = ctx;
+
+	page_set_add(&t->written, page);
+}
+
+/* The machine is as in this snapshot, at this place. */
+static void begin_written(struct timeline *t, const struct snapshot *s, struct position at)
+{
+	page_set_clear(&t->written);
+	t->written_since = s->number;
+	t->written_from = at;
+}
+
+/* All that was written since checkpoint c, and perhaps more; NULL: not known, or no memory for it. */
+static struct page_set *written_since(const struct timeline *t, const struct checkpoint *c)
+{
+	struct page_set *copy;
+
+	if (!c || (t->written_since != c->snapshot->number && position_order(t->written_from, c->at) >= 0))
+		return NULL;
+	copy = malloc(sizeof(*copy));
+	if (copy)
+		*copy = t->written;
+	return copy;
+}
+
+static bool is_written(const struct page_set *set, const struct timeline_watch *w)
+{
+	uint64_t last = memory_page_number(GPA(w->gpa.v + w->len - 1));
+
+	for (uint64_t page = memory_page_number(w->gpa); page <= last; page++)
+		if (page_set_has(set, page))
+			return true;
+	return false;
+}
+
+bool timeline_is_untouched(const struct timeline *t, const struct checkpoint *c, struct position limit,
+			   const struct timeline_stops *stops)
+{
+	const struct checkpoint *next = c + 1;
+
+	if (stops->breakpoints.len || next == t->checkpoint + t->checkpoints || !next->written ||
+	    position_order(next->at, limit) != 0)
+		return false;
+	for (size_t i = 0; i < stops->n_watches; i++)
+		if ((stops->watches[i].kinds & WATCH_LOADS) || is_written(next->written, &stops->watches[i]))
+			return false;
+	return true;
 }
 
 bool timeline_in_user_mode(struct timeline *t)
@@ -171,6 +241,7 @@ static int add_checkpoint(struct timeline *t, struct err *err)
 {
 	struct position at = timeline_position(t);
 	struct checkpoint *c = t->checkpoints ? timeline_find_checkpoint(t, at) : NULL;
+	struct page_set *written;
 	unsigned i = c ? (unsigned)(c - t->checkpoint) + 1 : 0;
 	struct snapshot *s;
 	int rc;
@@ -184,17 +255,22 @@ static int add_checkpoint(struct timeline *t, struct err *err)
 		return rc;
 	/* What machine_save completed may have been counted. */
 	at = timeline_position(t);
+	written = written_since(t, c);
 	rc = insert_checkpoint(t, i,
 			       &(struct checkpoint){.at = at,
 						    .exact = at.steps == 0 || !timeline_in_user_mode(t),
 						    .work = t->work,
-						    .snapshot = s},
+						    .snapshot = s,
+						    .written = written},
 			       err);
-	if (rc < 0)
+	if (rc < 0) {
+		free(written);
 		snapshot_delete(t->snapshots, s);
-	else
-		thin(t);
-	return rc;
+		return rc;
+	}
+	begin_written(t, s, at);
+	thin(t);
+	return 0;
 }
 
 /* The trace's own checkpoints are there from the start. */
@@ -219,6 +295,7 @@ int timeline_thaw(struct timeline *t, struct snapshot *s, struct err *err)
 {
 	int rc = index_restore(t->snapshots, &t->replay, s, err);
 
+	begin_written(t, s, timeline_position(t));
 	t->work = timeline_find_checkpoint(t, timeline_position(t))->work;
 	t->restores++;
 	return rc;
@@ -278,7 +355,6 @@ static bool is_time(const struct timeline *t)
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		     struct err *err)
 {
-	uint64_t work = t->work;
 	bool due = false;
 	int rc = 0;
 
@@ -310,8 +386,6 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		due = t->work - last->work >= SPACING_NS && !timeline_at_end(t);
 		if (due && timeline_position_known(t))
 			rc = add_checkpoint(t, err);
-		if (rc == 0)
-			rc = timeline_weigh_watches(t, t->work - work, err);
 	}
 	if (!found)
 		timeline_narrow(t);
@@ -458,6 +532,8 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	if (rc == 0)
 		rc = snapshots_attach(t->snapshots, t->replay.machine, err);
 	if (rc == 0)
+		snapshots_tell_written(t->snapshots, on_written, t);
+	if (rc == 0)
 		rc = replayer_run(t->replay.replayer, err);
 	if (rc == 0)
 		rc = add_checkpoint(t, err);
@@ -479,6 +555,8 @@ void timeline_close(struct timeline *t)
 		return;
 	snapshots_destroy(t->snapshots);
 	replay_close(&t->replay);
+	for (unsigned i = 0; i < t->checkpoints; i++)
+		free(t->checkpoint[i].written);
 	free(t->checkpoint);
 	free(t);
 }

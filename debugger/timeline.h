@@ -65,13 +65,6 @@ int timeline_last(struct timeline *t, struct position *last, struct err *err);
 int timeline_seek(struct timeline *t, struct position target, struct err *err);
 /* Go to the first boundary at which so much guest time has passed; to the end where there is none. */
 int timeline_seek_time(struct timeline *t, uint64_t vtime, struct err *err);
-/*
- * As timeline_seek, to a place that is not before the present, with watches that it does not stop for: *none_since is a place after
- * which nothing of them was seen on the way, the target if nothing is known. They are given up where they would slow it
- * down much.
- */
-int timeline_seek_watching(struct timeline *t, struct position target, const struct timeline_stops *stops,
-			   struct position *none_since, struct err *err);
 /* n instructions forward, or to the end. */
 int timeline_step(struct timeline *t, uint64_t n, struct err *err);
 /* n instructions back, or to the start. */

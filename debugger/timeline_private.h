@@ -3,6 +3,7 @@
 #ifndef DEBUGGER_TIMELINE_PRIVATE_H
 #define DEBUGGER_TIMELINE_PRIVATE_H
 
+#include "debugger/page_set.h"
 #include "debugger/timeline.h"
 
 struct checkpoint {
@@ -11,6 +12,7 @@ struct checkpoint {
 	bool kept;     /* the trace's own: for good */
 	uint64_t work; /* ns of replaying from the start to it */
 	struct snapshot *snapshot;
+	struct page_set *written; /* since the checkpoint before it, also if nothing changed by it; NULL: that is not known */
 };
 
 struct timeline {
@@ -26,6 +28,10 @@ struct timeline {
 	const char *path;
 	struct position last; /* 0: not known yet */
 	uint64_t time;        /* that is sought; 0: none */
+	/* Pages written since the machine was as in that snapshot, but for those since the last one was taken. */
+	struct page_set written;
+	uint64_t written_since; /* its number */
+	struct position written_from; /* its place */
 
 	/* While continuing. */
 	struct stops_seen seen;
@@ -33,6 +39,9 @@ struct timeline {
 
 /* The last checkpoint that stands at `target` or before it. There is always one: the start. */
 struct checkpoint *timeline_find_checkpoint(struct timeline *t, struct position target);
+/* Between this checkpoint and the next one, at `limit`, none of the watched pages was written. */
+bool timeline_is_untouched(const struct timeline *t, const struct checkpoint *c, struct position limit,
+			   const struct timeline_stops *stops);
 int timeline_restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err);
 /* The steps of the present place are. */
 bool timeline_position_known(const struct timeline *t);
@@ -51,8 +60,6 @@ void timeline_narrow(struct timeline *t);
 
 /* timeline_stops.c: the last run paused at something that was asked for. */
 bool timeline_stopped(struct timeline *t, struct timeline_stop *stop);
-/* Give up watches that are only a help when they cost more than they can save, after so much work on the way. */
-int timeline_weigh_watches(struct timeline *t, uint64_t work, struct err *err);
 /* For replay_options; ctx is the timeline. */
 int timeline_on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
 			struct err *err);

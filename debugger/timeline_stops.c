@@ -4,12 +4,6 @@
 
 #include <errno.h>
 
-/* What an access to watched memory costs more than one to other memory, on the slowest hosts seen; and what of the way
- * may go into that where the way is all that is wanted. */
-#define ACCESS_NS (50 * NSEC_PER_USEC)
-#define ACCESS_FREE_NS (100 * NSEC_PER_MSEC)
-#define ACCESS_PART 4
-
 int timeline_on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
 		      struct err *err)
 {
@@ -61,38 +55,6 @@ bool timeline_stopped(struct timeline *t, struct timeline_stop *stop)
 		return false;
 	*stop = (struct timeline_stop){.reason = TIMELINE_BREAKPOINT};
 	return !t->seen.stops->wanted || t->seen.stops->wanted(t->seen.stops->ctx, t);
-}
-
-/* Watches that are only a help are given up when they cost more than they can save. */
-int timeline_weigh_watches(struct timeline *t, uint64_t work, struct err *err)
-{
-	if (!t->seen.pass || t->seen.accesses * ACCESS_NS < ACCESS_FREE_NS + work / ACCESS_PART)
-		return 0;
-	t->seen.pass = false;
-	return memory_unwatch(t->replay.machine->mem, err);
-}
-
-int timeline_seek_watching(struct timeline *t, struct position target, const struct timeline_stops *stops,
-			   struct position *none_since, struct err *err)
-{
-	struct position from = timeline_position(t), nearest = timeline_find_checkpoint(t, target)->at, seen;
-	int rc = begin_stops(t, stops, err);
-
-	t->seen.pass = true;
-	t->seen.accesses = 0;
-	if (rc == 0)
-		rc = timeline_seek(t, target, err);
-	rc = end_stops(t, rc, err);
-	/* It began there. */
-	*none_since = position_order(nearest, from) > 0 ? nearest : from;
-	/* An access shows at the next boundary at the latest, but where an instruction makes several. */
-	seen = (struct position){t->seen.last + 2, 0};
-	if (t->seen.hit && position_order(seen, *none_since) > 0)
-		*none_since = seen;
-	if (!t->seen.pass || position_order(*none_since, timeline_position(t)) > 0)
-		*none_since = timeline_position(t);
-	t->seen.pass = t->seen.hit = false;
-	return rc;
 }
 
 static int run_to_stop(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
@@ -189,13 +151,11 @@ static int find_backwards(struct timeline *t, struct timeline_place *at, struct 
 			  struct err *err)
 {
 	struct position limit = timeline_at_end(t) ? (struct position){UINT64_MAX, 0} : timeline_position(t);
-	const struct position *none_since = t->seen.stops->none_since;
 	int rc = 0;
 
-	if (none_since && position_order(*none_since, limit) < 0)
-		limit = *none_since;
 	while (rc == 0 && !*found && position_order(limit, t->checkpoint[0].at) > 0) {
 		struct position before = limit;
+		const struct checkpoint *nearest;
 		struct checkpoint c;
 
 		/* Strictly before: a checkpoint at the limit holds nothing of it. */
@@ -203,7 +163,12 @@ static int find_backwards(struct timeline *t, struct timeline_place *at, struct 
 			before.steps--;
 		else
 			before = (struct position){before.boundary - 1, UINT64_MAX};
-		c = *timeline_find_checkpoint(t, before);
+		nearest = timeline_find_checkpoint(t, before);
+		c = *nearest;
+		if (timeline_is_untouched(t, nearest, limit, t->seen.stops)) {
+			limit = c.at;
+			continue;
+		}
 		rc = segment(t, &c, limit, at, stop, found, err);
 		if (rc == -EAGAIN)
 			rc = timeline_widen(t, err);

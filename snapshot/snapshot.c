@@ -286,6 +286,8 @@ static int store_dirty(struct snapshots *t, struct snapshot *s, struct err *err)
 		int rc;
 
 		load_ahead(t, page + 1);
+		if (t->written)
+			t->written(t->written_ctx, page);
 		rc = page_store_put(t->store, memory_page(t->machine->mem, page), &id, err);
 		if (rc < 0)
 			return rc;
@@ -300,6 +302,12 @@ static int store_dirty(struct snapshots *t, struct snapshot *s, struct err *err)
 		}
 	}
 	return 0;
+}
+
+void snapshots_tell_written(struct snapshots *t, void (*written)(void *ctx, uint64_t page), void *ctx)
+{
+	t->written = written;
+	t->written_ctx = ctx;
 }
 
 int snapshot_take(struct snapshots *t, const struct snapshot_note *note, struct snapshot **out,

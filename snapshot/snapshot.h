@@ -66,6 +66,10 @@ int snapshots_attach(struct snapshots *t, struct machine *m, struct err *err);
 /* Before the machine is destroyed. */
 void snapshots_detach(struct snapshots *t);
 
+/* From now on tell of each page that was written since the machine was last equal to a snapshot, while another one is taken;
+ * also of those that came out as they were. */
+void snapshots_tell_written(struct snapshots *t, void (*written)(void *ctx, uint64_t page), void *ctx);
+
 struct snapshot_note {
 	const char *label; /* up to SNAPSHOT_LABEL_MAX bytes; NULL: none */
 	const void *data;  /* copied */
