@@ -115,43 +115,42 @@ static int read_files(struct replay_file *f, struct incoming file[TRACE_FILES], 
 	return 0;
 }
 
-/* One more piece of the snapshot file that the machine begins with. */
-static int append_begin(struct replay_file *f, const uint8_t *data, size_t len, uint64_t *left, struct err *err)
+static int append_begin(struct replay_file *f, const uint8_t *data, size_t len, struct err *err)
 {
-	if (len > *left)
-		return err_set(err, EFBIG, "the trace begins with snapshots of more than %" PRIu64
-			       " MiB, which is too much for its guest", trace_snapshots_max(f->tm.config.mem_size) >> 20);
-	*left -= len;
 	if (write(f->begin_fd, data, len) != (ssize_t)len)
 		return err_sys(err, errno ? errno : ENOSPC, "no room in /var/tmp for the trace's snapshot");
 	return 0;
 }
 
-/* All of it, on disk: it may be much. What it is is seen by who uses it. So is what it lacks: where a frame is damaged
- * it ends, and its reader names the page. */
+/* The snapshot file that the machine begins with, on disk: it may be large. What it is is seen by who uses it. So is what
+ * it lacks: where a frame is damaged it ends, and its reader names the page. */
 static int read_begin(struct replay_file *f, struct err *err)
 {
-	uint64_t max = trace_snapshots_max(f->tm.config.mem_size), left = max;
-	struct trace_place before = trace_reader_tell(f->reader);
+	uint64_t max = trace_snapshots_max(f->tm.config.mem_size);
+	struct trace_place start = trace_reader_tell(f->reader), before = start;
 	enum trace_frame type;
 	const uint8_t *data;
 	size_t len;
-	int rc = nameless_file_create("/var/tmp", &f->begin_fd, err);
+	int rc;
 
+	if (trace_reader_measure(f->reader, TRACE_BEGIN) > max)
+		return err_set(err, EFBIG, "the trace begins with snapshots of more than %" PRIu64 " MiB, which is too much for "
+			       "its guest", max >> 20);
+	rc = nameless_file_create("/var/tmp", &f->begin_fd, err);
 	if (rc < 0)
 		return rc;
 	while ((rc = trace_reader_next(f->reader, &type, &data, &len, err)) > 0 && type == TRACE_BEGIN) {
-		rc = append_begin(f, data, len, &left, err);
+		rc = append_begin(f, data, len, err);
 		if (rc < 0)
 			return rc;
 		before = trace_reader_tell(f->reader);
 	}
 	if (rc == -EBADMSG) {
 		len = trace_reader_salvage(f->reader, &data);
-		if (!len && left == max)
+		if (!len && before.offset == start.offset)
 			return rc;
-		rc = append_begin(f, data, len, &left, err);
-	} else if (rc >= 0 && left == max) {
+		rc = append_begin(f, data, len, err);
+	} else if (rc >= 0 && before.offset == start.offset) {
 		return err_set(err, EBADMSG, "the trace ends inside the snapshot that it begins with: nothing to go on from");
 	}
 	return rc < 0 ? rc : trace_reader_seek(f->reader, before, err);

@@ -427,6 +427,22 @@ size_t trace_reader_salvage(struct trace_reader *r, const uint8_t **data)
 	return out.pos;
 }
 
+uint64_t trace_reader_measure(struct trace_reader *r, enum trace_frame type)
+{
+	struct trace_place here = trace_reader_tell(r);
+	uint64_t bytes = 0;
+	struct head h = {0};
+
+	while (read_head(r, &h, NULL) > 0 && h.kind == type) {
+		bytes += h.raw;
+		pass_frame(r, &h);
+	}
+	r->offset = here.offset;
+	r->sequence = here.sequence;
+	r->ended = here.ended;
+	return bytes;
+}
+
 int trace_reader_find_checkpoints(struct trace_reader *r, struct err *err)
 {
 	struct head h = {0};

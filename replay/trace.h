@@ -86,6 +86,8 @@ uint64_t trace_reader_offset(const struct trace_reader *r);
 struct trace_place trace_reader_tell(const struct trace_reader *r);
 /* Read on from a place that trace_reader_tell gave for this file; -EBADMSG if it cannot be one. */
 int trace_reader_seek(struct trace_reader *r, struct trace_place at, struct err *err);
+/* Bytes in the frames of this type that come next, as their heads have it; no frame gives more. The place stays. */
+uint64_t trace_reader_measure(struct trace_reader *r, enum trace_frame type);
 /* Pass over all that comes before the checkpoints, without looking at more than where frames begin: 1, or 0 if there
  * are none; then the place is the end of what is whole. */
 int trace_reader_find_checkpoints(struct trace_reader *r, struct err *err);

@@ -309,6 +309,50 @@ static void test_begin(void **state)
 	assert_true(pages > 0);
 }
 
+/* More zeros than a trace of this guest may hold, in a file that is small. */
+static void write_zeros(struct trace_writer *w, enum trace_frame type)
+{
+	static const uint8_t zeros[TRACE_FRAME_RAW_MAX];
+	const uint64_t max = trace_snapshots_max(some_machine().config.mem_size);
+	struct err err;
+
+	for (uint64_t bytes = 0; bytes <= max; bytes += sizeof(zeros))
+		assert_int_equal(trace_writer_frame(w, type, zeros, sizeof(zeros), &err), 0);
+	assert_true(trace_writer_size(w) < max / 1000);
+	assert_int_equal(trace_writer_close(w, &err), 0);
+}
+
+/* Frames that say little and mean much: what they hold is not even put together. */
+static void test_size(void **state)
+{
+	struct guest_image image = {.kernel = good.kernel, .kernel_size = sizeof(good.kernel)};
+	struct trace_machine tm = some_machine();
+	struct trace_place end = whole_end();
+	struct snapshots *t = new_tree();
+	struct replay_file *file;
+	struct index_figures f;
+	struct trace_writer *w;
+	struct err err = {0};
+	int fd;
+
+	(void)state;
+	set_file(good.data, end.offset);
+	fd = open(file_path, O_WRONLY | O_APPEND | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(trace_writer_continue(&w, fd, end, &err), 0);
+	write_zeros(w, TRACE_CHECKPOINTS);
+	assert_int_equal(index_load(t, file_path, &f, &err), -EFBIG);
+	assert_non_null(strstr(err.text, "hindsight index makes them anew"));
+	snapshots_destroy(t);
+
+	tm.begun = true;
+	assert_int_equal(trace_writer_create(&w, file_path, &err), 0);
+	assert_int_equal(recorder_write_head(w, &tm, &image, &err), 0);
+	write_zeros(w, TRACE_BEGIN);
+	assert_int_equal(replay_file_open(&file, file_path, &err), -EFBIG);
+	assert_non_null(strstr(err.text, "too much for its guest"));
+}
+
 static void assert_same_mark(const struct replay_mark *a, const struct replay_mark *b)
 {
 	assert_int_equal(a->next.pending, b->next.pending);
@@ -385,6 +429,7 @@ int main(void)
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_marks),
 		cmocka_unit_test(test_begin),
+		cmocka_unit_test(test_size),
 	};
 
 	return cmocka_run_group_tests(tests, trace_setup, trace_teardown);
