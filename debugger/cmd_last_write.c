@@ -162,10 +162,13 @@ static int find(const struct options *o, struct timeline *t, struct answer *a, b
 {
 	struct timeline_watch watch = {.len = o->length, .kinds = WATCH_STORES};
 	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
+	struct position there = {UINT64_MAX, 0};
 	int rc;
 
 	fprintf(stderr, "hindsight: replaying to find where 0x%" PRIx64 " lies ...\n", o->address.v);
-	rc = timeline_seek(t, o->has_to ? o->to : (struct position){UINT64_MAX, 0}, err);
+	rc = o->has_to ? where_find(t, &o->to, &there, err) : 0;
+	if (rc == 0)
+		rc = timeline_seek(t, there, err);
 	if (rc == 0)
 		rc = find_gpa(o, t, a, err);
 	if (rc < 0)

@@ -2,6 +2,7 @@
 #include "debugger/commands.h"
 #include "debugger/index.h"
 #include "debugger/session.h"
+#include "debugger/timeline.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -54,6 +55,15 @@ static void report_divergence(const struct session *s, const char *path)
 				"  A source of nondeterminism is open; see docs/determinism.md\n");
 }
 
+/* Where the replay was to stop; nothing comes before a time. */
+static void report_target(const struct replay_options *ro, struct position at)
+{
+	if (ro->target_time || position_order(at, ro->target) == 0)
+		return;
+	fprintf(stderr, "hindsight: there is no position %" PRIu64 "+%" PRIu64 ": this boundary came first\n",
+		ro->target.boundary, ro->target.steps);
+}
+
 static int run(struct session *s, const struct options *o, bool verify, struct err *err)
 {
 	const struct replay_counts *c;
@@ -77,9 +87,7 @@ static int run(struct session *s, const struct options *o, bool verify, struct e
 		fflush(stdout);
 		fprintf(stderr, "hindsight: stopped at position %" PRIu64 "+%" PRIu64 ", guest time %.6f s\n",
 			at.boundary, at.steps, (double)m->vtime / (double)NSEC_PER_SEC);
-		if (at.boundary != o->to.boundary || at.steps != o->to.steps)
-			fprintf(stderr, "hindsight: there is no position %" PRIu64 "+%" PRIu64 ": this boundary came first\n",
-				o->to.boundary, o->to.steps);
+		report_target(&s->replay.options, at);
 		session_print_registers(stderr, m);
 		return STATUS_OK;
 	}
@@ -120,10 +128,15 @@ static int command(int argc, char **argv, bool verify)
 	if (o.gdb)
 		return gdb_serve_replay(&o);
 	ro.has_target = o.has_to;
-	ro.target = o.to;
+	if (o.has_to && o.to.kind == WHERE_TIME) {
+		ro.target = (struct position){UINT64_MAX, 0};
+		ro.target_time = o.to.vtime;
+	} else if (where_position(&o.to, o.file, &ro.target, &err) < 0) {
+		return session_fail(&err);
+	}
 	if (session_open(&s, &o, &ro, verify, &err) < 0)
 		return session_fail(&err);
-	if (o.has_to && index_enter(&s.replay, o.to.boundary, o.snapshot_memory, &err) < 0)
+	if (o.has_to && index_enter(&s.replay, ro.target.boundary, ro.target_time, o.snapshot_memory, &err) < 0)
 		status = session_fail(&err);
 	else
 		status = run(&s, &o, verify, &err);

@@ -83,7 +83,7 @@ static void close_inputs(struct inputs *in)
 
 /* A run that goes on from a snapshot. */
 struct branch {
-	const struct replay_file *file; /* NULL: from the start of the guest */
+	struct replay_file *file; /* NULL: from the start of the guest */
 	struct snapshots *snapshots;
 	struct snapshot *snapshot;
 };
@@ -94,12 +94,16 @@ static int begin_branch(struct branch *b, struct machine *m, const struct option
 	int rc = replay_file_check_host(b->file, m, err);
 
 	if (rc == 0)
-		rc = begin_tree(&b->snapshots, m, b->file, &b->snapshot, err);
+		rc = begin_tree(&b->snapshots, m, b->file, o->node, &b->snapshot, err);
+	if (rc == 0)
+		rc = begin_check_rest(b->file, err);
 	for (size_t i = 0; i < o->pokes && rc == 0; i++)
 		rc = begin_poke(m, o->poke[i], o->physical, err);
-	if (rc == 0 && o->pokes)
-		rc = snapshot_take(b->snapshots, NULL, &b->snapshot, err);
-	return rc;
+	if (rc < 0)
+		return rc;
+	/* The trace tells where it began, not where that came from. */
+	snapshot_set_parent(b->snapshot, NULL);
+	return o->pokes ? snapshot_take(b->snapshots, NULL, &b->snapshot, err) : 0;
 }
 
 static int begin_trace(struct trace_writer **w, const struct options *o, const struct machine *m,
@@ -118,13 +122,14 @@ static int begin_trace(struct trace_writer **w, const struct options *o, const s
 		.entry_seen = !m->caps.syscall_works,
 		.thin = o->thin,
 	};
+	const struct snapshot_export begin = {.last = b->snapshot, .chain = true};
 	int rc;
 
 	cpuid_host_signature(cpu, sizeof(cpu));
 	rc = trace_writer_create(w, o->output, err);
 	if (rc < 0)
 		return rc;
-	return b->file ? begin_write_head(*w, &tm, image, b->snapshots, b->snapshot, err)
+	return b->file ? begin_write_head(*w, &tm, image, b->snapshots, &begin, err)
 		       : recorder_write_head(*w, &tm, image, err);
 }
 
@@ -141,7 +146,7 @@ static void report_recording(const struct recorder *r, const struct trace_writer
 
 /* One run of the guest, recorded or not. from: the snapshot that it goes on from; NULL: none. matched: --until came
  * true. */
-static int run_guest(const struct options *o, const struct guest_image *image, const struct replay_file *from,
+static int run_guest(const struct options *o, const struct guest_image *image, struct replay_file *from,
 		     bool record, bool *matched)
 {
 	struct recorder_options ro = {.quantum = o->quantum,
@@ -291,7 +296,7 @@ static int run_files(struct options *o, bool record)
 	return status;
 }
 
-int run_from_snapshot(struct options *o, const struct replay_file *f)
+int run_from_snapshot(struct options *o, struct replay_file *f)
 {
 	bool matched;
 	struct err err = {0};

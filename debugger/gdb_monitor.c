@@ -46,20 +46,13 @@ static int when(struct gdb_view *v, const char *args, struct err *err)
 int gdb_monitor_seek(struct gdb_view *v, const char *where, struct err *err)
 {
 	struct position to;
-	char *end;
-	double percent = strtod(where, &end);
-	int rc;
+	struct where w;
+	int rc = where_parse(where, &w, err);
 
-	if (end != where && strcmp(end, "%") == 0) {
-		if (!(percent >= 0 && percent <= 100))
-			return err_set(err, EINVAL, "\"%s\" is not between 0%% and 100%%", where);
-		rc = timeline_last(v->timeline, &to, err);
-		to = (struct position){(uint64_t)((double)to.boundary * percent / 100), 0};
-	} else {
-		rc = position_parse(where, &to, err);
-	}
 	if (rc == 0)
 		rc = branch_leave(&v->branches, err);
+	if (rc == 0)
+		rc = where_find(v->timeline, &w, &to, err);
 	return rc < 0 ? rc : timeline_seek(v->timeline, to, err);
 }
 
@@ -396,7 +389,7 @@ static int help(struct gdb_view *v, const char *args, struct err *err);
 
 static const struct command commands[] = {
 	{"when", "", "the position, and the guest's time", when, true},
-	{"seek", "POS|N%", "go to a position, before or after this one", seek, false},
+	{"seek", "POS|N%|1.5s", "go to a position or guest time, before or after this one", seek, false},
 	{"branch", "[NAME|leave]", "go on live from here, or back to the recording", branch, false},
 	{"checkpoint", "[LABEL]", "keep this place, in the recording or in a branch", checkpoint, false},
 	{"restart", "ID", "go back to a checkpoint", restart, false},

@@ -191,6 +191,15 @@ static int copy_bytes(int from, int to, uint64_t len, struct err *err)
 	return rc;
 }
 
+static int refuse_size(uint64_t bytes, uint64_t mem_size, const char *hint, struct err *err)
+{
+	uint64_t max = trace_snapshots_max(mem_size);
+
+	return bytes <= max ? 0
+			    : err_set(err, EFBIG, "the checkpoints take %" PRIu64 " MiB, more than the %" PRIu64
+				      " MiB that a trace of this guest may hold; %s", bytes >> 20, max >> 20, hint);
+}
+
 /* The end of what is not index, and whether there is something behind it. */
 static int find_end(const char *trace, struct trace_place *end, struct err *err)
 {
@@ -235,6 +244,9 @@ static int write_checkpoints(struct maker *x, int fd, struct trace_place end, ui
 	if (rc < 0)
 		return rc;
 	rc = snapshots_export_to(x->snapshots, file, &all, err);
+	if (rc == 0)
+		rc = refuse_size((uint64_t)lseek(file, 0, SEEK_END), x->replay.file->tm.config.mem_size,
+				 "make fewer, with a longer --every", err);
 	if (rc == 0)
 		rc = append(fd, end, file, bytes, err);
 	close(file);
@@ -342,26 +354,49 @@ static int load(struct snapshots *t, struct trace_reader *r, const char *trace, 
 		before = s;
 	rc = collect(r, file, err);
 	if (rc == 0)
-		rc = snapshots_import_from(t, file, "the index", NULL, NULL, &last, err);
+		rc = snapshots_import_from(t, file, "the index", NULL, NULL, 0, &last, err);
 	if (rc == 0)
 		rc = check_order(t, before, err);
 	close(file);
 	return rc < 0 ? err_prefix(err, rc, "%s (hindsight index makes the index anew)", trace) : 0;
 }
 
+static int read_mem_size(struct trace_reader *r, uint64_t *mem_size, struct err *err)
+{
+	struct trace_machine tm = {0};
+	enum trace_frame type;
+	const uint8_t *data;
+	size_t len;
+	int rc = trace_reader_next(r, &type, &data, &len, err);
+
+	if (rc == 0 || (rc > 0 && type != TRACE_MACHINE))
+		rc = err_set(err, EBADMSG, "the trace ends before its machine description");
+	if (rc > 0)
+		rc = trace_machine_decode(data, len, &tm, err);
+	*mem_size = tm.config.mem_size;
+	trace_machine_free(&tm);
+	return rc;
+}
+
 int index_load(struct snapshots *t, const char *trace, struct index_figures *f, struct err *err)
 {
 	struct trace_reader *r;
 	struct trace_place at;
+	uint64_t mem_size;
 	int rc = trace_reader_open(&r, trace, err);
 
 	*f = (struct index_figures){0};
 	if (rc < 0)
 		return rc;
-	rc = trace_reader_find_checkpoints(r, err);
+	rc = read_mem_size(r, &mem_size, err);
+	if (rc == 0)
+		rc = trace_reader_find_checkpoints(r, err);
 	at = trace_reader_tell(r);
-	if (rc > 0)
-		rc = load(t, r, trace, err);
+	if (rc > 0) {
+		rc = refuse_size(trace_reader_measure(r, TRACE_CHECKPOINTS), mem_size, "hindsight index makes them anew", err);
+		if (rc == 0)
+			rc = load(t, r, trace, err);
+	}
 	if (rc == 0) {
 		f->bytes = trace_reader_tell(r).offset - at.offset;
 		read_figures(t, f);
@@ -382,7 +417,7 @@ int index_restore(struct snapshots *t, struct replay *r, struct snapshot *s, str
 	return rc;
 }
 
-static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, struct err *err)
+static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, uint64_t vtime, struct err *err)
 {
 	struct index_figures f;
 	struct snapshot *last = NULL;
@@ -390,6 +425,8 @@ static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, struc
 	int rc = index_load(t, r->path, &f, err);
 
 	for (struct snapshot *s = snapshots_next(t, NULL); rc == 0 && s && s->boundary <= boundary; s = s->next) {
+		if (vtime && s->vtime >= vtime)
+			break;
 		rc = index_read_note(s, &note, err);
 		if (rc == 0)
 			print(r, note.printed);
@@ -398,7 +435,7 @@ static int enter(struct snapshots *t, struct replay *r, uint64_t boundary, struc
 	return rc == 0 && last ? index_restore(t, r, last, err) : rc;
 }
 
-int index_enter(struct replay *r, uint64_t boundary, uint64_t memory, struct err *err)
+int index_enter(struct replay *r, uint64_t boundary, uint64_t vtime, uint64_t memory, struct err *err)
 {
 	struct snapshots *t;
 	int rc = snapshots_create(&t, memory, INDEX_SPILL_DIR, err);
@@ -407,7 +444,7 @@ int index_enter(struct replay *r, uint64_t boundary, uint64_t memory, struct err
 		return rc;
 	rc = snapshots_attach(t, r->machine, err);
 	if (rc == 0)
-		rc = enter(t, r, boundary, err);
+		rc = enter(t, r, boundary, vtime, err);
 	snapshots_destroy(t);
 	return rc;
 }

@@ -46,8 +46,8 @@ struct index_note {
 int index_read_note(const struct snapshot *s, struct index_note *note, struct err *err);
 /* The machine and the replay are to be as at this checkpoint. */
 int index_restore(struct snapshots *t, struct replay *r, struct snapshot *s, struct err *err);
-/* Bring a replay that has not run to the last checkpoint at or before this boundary, if there is one; what the guest
- * printed up to there goes to the replay's output. memory: see index_options. */
-int index_enter(struct replay *r, uint64_t boundary, uint64_t memory, struct err *err);
+/* Bring a replay that has not run to the last checkpoint at or before this boundary and before this guest time (0: any),
+ * if there is one; what the guest printed up to there goes to the replay's output. memory: see index_options. */
+int index_enter(struct replay *r, uint64_t boundary, uint64_t vtime, uint64_t memory, struct err *err);
 
 #endif

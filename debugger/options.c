@@ -65,6 +65,8 @@ enum {
 	OPT_RECORD,
 	OPT_POKE,
 	OPT_SNAPSHOT_MEMORY,
+	OPT_CHAIN,
+	OPT_SINCE,
 };
 
 static const struct row rows[] = {
@@ -107,7 +109,7 @@ static const struct row rows[] = {
 	{"realtime", NULL, "sleep while the guest is halted, to keep pace with the host's clock",
 	 TAKES_GUEST | TAKES_LIVE, OPT_REALTIME},
 	{"clock", "KIND", "how places are found again: auto, emul or state (auto)", TAKES_CLOCK, OPT_CLOCK},
-	{"to", "POS", "stop at this position: BOUNDARY or BOUNDARY+STEPS", TAKES_TO, OPT_TO},
+	{"to", "POS", "stop at this position: BOUNDARY, BOUNDARY+STEPS, 40% or guest time (1.5s)", TAKES_TO, OPT_TO},
 	{"gdb", "ADDR", "gdb can connect at this Unix socket (a path) or port of this machine; a recording waits for it",
 	 TAKES_TO | TAKES_LIVE_GDB, OPT_GDB},
 	{"gdb-allow-remote", NULL, "ADDR may be one that other machines reach", TAKES_TO | TAKES_LIVE_GDB,
@@ -118,6 +120,8 @@ static const struct row rows[] = {
 	{"physical", NULL, "the address is guest-physical", TAKES_ADDRESS | TAKES_LIVE, OPT_PHYSICAL},
 	{"symbols", "FILE", "names and lines: vmlinux or, also as FILE@ADDR, a Linux module; may be repeated",
 	 TAKES_SYMBOLS, OPT_SYMBOLS},
+	{"chain", NULL, "with all that the snapshots descend from", TAKES_CHAIN, OPT_CHAIN},
+	{"since", "N", "only what differs from snapshot N, for whoever has that", TAKES_SINCE, OPT_SINCE},
 	{"snapshot-memory", "BYTES", "what checkpoints may take in memory, also as 512M; more goes to /var/tmp (1G)",
 	 TAKES_MEMORY, OPT_SNAPSHOT_MEMORY},
 	{"events", NULL, "list every event", TAKES_EVENTS, OPT_EVENTS},
@@ -183,23 +187,6 @@ static int parse_bytes(const char *option, const char *text, uint64_t min, uint6
 			       min >> 20, max >> 20, text);
 	*out <<= shift;
 	return 0;
-}
-
-int position_parse(const char *text, struct position *pos, struct err *err)
-{
-	char *end;
-
-	*pos = (struct position){0};
-	errno = 0;
-	if (*text >= '0' && *text <= '9') {
-		pos->boundary = strtoull(text, &end, 10);
-		if (!errno && *end == '+' && end[1] >= '0' && end[1] <= '9')
-			pos->steps = strtoull(end + 1, &end, 10);
-		if (!errno && !*end)
-			return 0;
-	}
-	return err_set(err, EINVAL, "\"%s\" is not a position; write BOUNDARY or BOUNDARY+STEPS, like 1234+56",
-		       text);
 }
 
 static int parse_address(const char *text, struct options *o, struct err *err)
@@ -328,6 +315,12 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 	case OPT_SNAPSHOT_MEMORY:
 		rc = parse_bytes("snapshot-memory", arg, SNAPSHOT_MEMORY_MIN, SNAPSHOT_MEMORY_MAX, &o->snapshot_memory, err);
 		break;
+	case OPT_CHAIN:
+		o->chain = true;
+		break;
+	case OPT_SINCE:
+		rc = parse_u64("since", arg, 1, UINT64_MAX, &o->since, err);
+		break;
 	case OPT_RECORD:
 		o->output = arg;
 		break;
@@ -365,7 +358,7 @@ static int parse_one(int id, const char *arg, struct options *o, struct err *err
 	case OPT_TO:
 	case OPT_BEFORE:
 	case OPT_AFTER:
-		rc = position_parse(arg, &o->to, err);
+		rc = where_parse(arg, &o->to, err);
 		o->has_to = true;
 		break;
 	case OPT_PHYSICAL:
@@ -413,12 +406,11 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 		if (rc < 0)
 			return rc;
 	}
-	if ((takes & TAKES_POSITION) && i < argc) {
-		int rc = position_parse(argv[i++], &o->to, err);
+	while ((takes & TAKES_POSITION) && i < argc && o->places < POSITIONS_MAX) {
+		int rc = where_parse(argv[i++], &o->place[o->places++], err);
 
 		if (rc < 0)
 			return rc;
-		o->has_to = true;
 	}
 	if ((takes & TAKES_SECOND) && i < argc)
 		o->second = argv[i++];
@@ -430,7 +422,7 @@ static int parse_rest(int argc, char **argv, unsigned takes, struct options *o, 
 			       argv[0]);
 	if ((takes & TAKES_FILE) && !o->file)
 		return err_set(err, EINVAL, "give a trace file; see hindsight %s --help", argv[0]);
-	if ((takes & TAKES_POSITION) && !o->has_to)
+	if ((takes & TAKES_POSITION) && !o->places)
 		return err_set(err, EINVAL, "give a position; see hindsight %s --help", argv[0]);
 	if ((takes & TAKES_SECOND) && !o->second)
 		return err_set(err, EINVAL, "give two snapshots; see hindsight %s --help", argv[0]);

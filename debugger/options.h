@@ -5,6 +5,7 @@
 #ifndef DEBUGGER_OPTIONS_H
 #define DEBUGGER_OPTIONS_H
 
+#include "debugger/where.h"
 #include "replay/replayer.h"
 
 #include <stdio.h>
@@ -26,6 +27,8 @@ enum {
 /* A kernel and the modules one looks into. */
 #define SYMBOLS_FILES_MAX 16
 #define POKES_MAX 16
+/* Of snapshots taken at once. */
+#define POSITIONS_MAX 256
 
 enum clock_choice { CLOCK_CHOICE_AUTO, CLOCK_CHOICE_EMUL, CLOCK_CHOICE_STATE };
 
@@ -48,7 +51,11 @@ struct options {
 	uint64_t every; /* ns */
 	uint64_t snapshot_memory; /* bytes */
 	bool has_to;
-	struct position to;
+	struct where to;
+	struct where place[POSITIONS_MAX];
+	size_t places;
+	uint64_t node, since; /* numbers of snapshots in a file; 0: none given */
+	bool chain;
 	const char *gdb; /* where gdb is to connect */
 	bool gdb_allow_remote;
 	bool wait; /* for gdb before the guest's first instruction */
@@ -80,7 +87,9 @@ enum {
 	TAKES_SYMBOLS = 4096,
 	TAKES_LIVE = 8192,       /* how a guest runs, of those of TAKES_GUEST */
 	TAKES_SNAPSHOT = 16384,  /* -o, which must be given */
-	TAKES_POSITION = 32768,  /* as an argument */
+	TAKES_POSITION = 32768,  /* as arguments */
+	TAKES_CHAIN = 2097152,   /* of snapshots */
+	TAKES_SINCE = 4194304,
 	TAKES_SECOND = 65536,    /* another file */
 	TAKES_MEMORY = 262144,   /* what checkpoints may take */
 	TAKES_HELP = 131072,     /* and nothing else */
@@ -91,8 +100,6 @@ enum {
 int options_parse(int argc, char **argv, unsigned takes, struct options *o, struct err *err);
 /* The lines of --help for what a command takes. */
 void options_help(FILE *out, unsigned takes);
-/* "123" or "123+45". */
-int position_parse(const char *text, struct position *pos, struct err *err);
 /* The clock to use on this host; -ENOTSUP if the one asked for is not there. */
 int options_clock(const struct options *o, const struct host_caps *caps, enum clock_kind *clock,
 		  struct err *err);

@@ -66,8 +66,8 @@ int gdb_serve_replay(const struct options *o);
 /* Run m until its guest is over or gdb kills it, with o->gdb as a place where gdb can connect any time, and stop it. */
 int gdb_serve_live(const struct options *o, struct machine *m, const struct recorder_options *ro, struct err *err);
 
-/* cmd_run.c: go on live from the snapshot that the trace begins with, into o->output if given. Returns the exit status. */
-int run_from_snapshot(struct options *o, const struct replay_file *f);
+/* cmd_run.c: go on live from the snapshot that the trace begins with (o->node), into o->output if given. Returns the exit status. */
+int run_from_snapshot(struct options *o, struct replay_file *f);
 
 /* Name the instructions found in user code that a replay cannot repeat; nothing if there are none. */
 void session_print_user_code(const struct user_code_found found[USER_INSTRUCTIONS]);

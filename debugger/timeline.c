@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-#include "debugger/timeline.h"
+#include "debugger/timeline_private.h"
 
 #include "debugger/begin.h"
 #include "debugger/index.h"
@@ -26,31 +26,7 @@
 #define CAUTION_GROWTH 4
 #define CAUTION_MAX 65536.0
 
-struct checkpoint {
-	struct position at;
-	bool exact;    /* stands at `at`; else in user code behind it, where no position is */
-	bool kept;     /* the trace's own: for good */
-	uint64_t work; /* ns of replaying from the start to it */
-	struct snapshot *snapshot;
-};
-
-struct timeline {
-	struct timeline_options o;
-	struct replay replay;
-	struct snapshots *snapshots;
-	struct checkpoint *checkpoint; /* in order of position */
-	unsigned checkpoints, room, kept;
-	uint64_t work;     /* ns of replaying from the start to the present */
-	uint64_t last_progress;
-	uint64_t restores, retries;
-	const char *path;
-	struct position last; /* 0: not known yet */
-
-	/* While continuing. */
-	struct stops_seen seen;
-};
-
-static int position_order(struct position a, struct position b)
+int position_order(struct position a, struct position b)
 {
 	if (a.boundary != b.boundary)
 		return a.boundary < b.boundary ? -1 : 1;
@@ -89,28 +65,15 @@ bool timeline_at_end(const struct timeline *t)
 
 int timeline_last(struct timeline *t, struct position *last, struct err *err)
 {
-	struct replay_file *f;
-	struct event e = {0};
-	int rc = 0;
+	int rc = t->last.boundary ? 0 : replay_file_last(t->path, &t->last.boundary, err);
 
-	if (!t->last.boundary) {
-		rc = replay_file_open(&f, t->path, err);
-		if (rc < 0)
-			return rc;
-		do {
-			rc = replay_file_next(f, &e, err);
-		} while (rc > 0);
-		replay_file_close(f);
-		t->last.boundary = e.boundary;
-	}
 	*last = t->last;
 	return rc;
 }
 
 /* --- checkpoints ----------------------------------------------------------------------------- */
 
-/* The last checkpoint that stands at `target` or before it. There is always one: the start. */
-static struct checkpoint *find_checkpoint(struct timeline *t, struct position target)
+struct checkpoint *timeline_find_checkpoint(struct timeline *t, struct position target)
 {
 	unsigned low = 0, high = t->checkpoints;
 
@@ -127,8 +90,26 @@ static struct checkpoint *find_checkpoint(struct timeline *t, struct position ta
 	return &t->checkpoint[low];
 }
 
+/* What was written before it was then written before the next one. */
+static void pass_on_written(struct timeline *t, unsigned i)
+{
+	struct page_set *here = t->checkpoint[i].written, **next;
+
+	if (i + 1 < t->checkpoints) {
+		next = &t->checkpoint[i + 1].written;
+		if (here && *next) {
+			page_set_join(*next, here);
+		} else {
+			free(*next);
+			*next = NULL;
+		}
+	}
+	free(here);
+}
+
 static void drop_checkpoint(struct timeline *t, unsigned i)
 {
+	pass_on_written(t, i);
 	snapshot_delete(t->snapshots, t->checkpoint[i].snapshot);
 	t->checkpoints--;
 	memmove(&t->checkpoint[i], &t->checkpoint[i + 1],
@@ -159,7 +140,59 @@ static void thin(struct timeline *t)
 				drop_checkpoint(t, i - 1);
 }
 
-static bool in_user_mode(struct timeline *t)
+static void on_written(void *ctx, uint64_t page)
+{
+	struct timeline *t = ctx;
+
+	page_set_add(&t->written, page);
+}
+
+/* The machine is as in this snapshot, at this place. */
+static void begin_written(struct timeline *t, const struct snapshot *s, struct position at)
+{
+	page_set_clear(&t->written);
+	t->written_since = s->number;
+	t->written_from = at;
+}
+
+/* All that was written since checkpoint c, and perhaps more; NULL: not known, or no memory for it. */
+static struct page_set *written_since(const struct timeline *t, const struct checkpoint *c)
+{
+	struct page_set *copy;
+
+	if (!c || (t->written_since != c->snapshot->number && position_order(t->written_from, c->at) >= 0))
+		return NULL;
+	copy = malloc(sizeof(*copy));
+	if (copy)
+		*copy = t->written;
+	return copy;
+}
+
+static bool is_written(const struct page_set *set, const struct timeline_watch *w)
+{
+	uint64_t last = memory_page_number(GPA(w->gpa.v + w->len - 1));
+
+	for (uint64_t page = memory_page_number(w->gpa); page <= last; page++)
+		if (page_set_has(set, page))
+			return true;
+	return false;
+}
+
+bool timeline_is_untouched(const struct timeline *t, const struct checkpoint *c, struct position limit,
+			   const struct timeline_stops *stops)
+{
+	const struct checkpoint *next = c + 1;
+
+	if (stops->breakpoints.len || next == t->checkpoint + t->checkpoints || !next->written ||
+	    position_order(next->at, limit) != 0)
+		return false;
+	for (size_t i = 0; i < stops->n_watches; i++)
+		if ((stops->watches[i].kinds & WATCH_LOADS) || is_written(next->written, &stops->watches[i]))
+			return false;
+	return true;
+}
+
+bool timeline_in_user_mode(struct timeline *t)
 {
 	return vcpu_cpl(&t->replay.machine->vcpu[0], NULL) == 3;
 }
@@ -198,7 +231,7 @@ int timeline_freeze(struct timeline *t, const char *label, struct snapshot **s, 
 	return rc;
 }
 
-static bool position_known(const struct timeline *t)
+bool timeline_position_known(const struct timeline *t)
 {
 	return replayer_position_known(t->replay.replayer);
 }
@@ -207,7 +240,8 @@ static bool position_known(const struct timeline *t)
 static int add_checkpoint(struct timeline *t, struct err *err)
 {
 	struct position at = timeline_position(t);
-	struct checkpoint *c = t->checkpoints ? find_checkpoint(t, at) : NULL;
+	struct checkpoint *c = t->checkpoints ? timeline_find_checkpoint(t, at) : NULL;
+	struct page_set *written;
 	unsigned i = c ? (unsigned)(c - t->checkpoint) + 1 : 0;
 	struct snapshot *s;
 	int rc;
@@ -221,17 +255,22 @@ static int add_checkpoint(struct timeline *t, struct err *err)
 		return rc;
 	/* What machine_save completed may have been counted. */
 	at = timeline_position(t);
+	written = written_since(t, c);
 	rc = insert_checkpoint(t, i,
 			       &(struct checkpoint){.at = at,
-						    .exact = at.steps == 0 || !in_user_mode(t),
+						    .exact = at.steps == 0 || !timeline_in_user_mode(t),
 						    .work = t->work,
-						    .snapshot = s},
+						    .snapshot = s,
+						    .written = written},
 			       err);
-	if (rc < 0)
+	if (rc < 0) {
+		free(written);
 		snapshot_delete(t->snapshots, s);
-	else
-		thin(t);
-	return rc;
+		return rc;
+	}
+	begin_written(t, s, at);
+	thin(t);
+	return 0;
 }
 
 /* The trace's own checkpoints are there from the start. */
@@ -256,12 +295,13 @@ int timeline_thaw(struct timeline *t, struct snapshot *s, struct err *err)
 {
 	int rc = index_restore(t->snapshots, &t->replay, s, err);
 
-	t->work = find_checkpoint(t, timeline_position(t))->work;
+	begin_written(t, s, timeline_position(t));
+	t->work = timeline_find_checkpoint(t, timeline_position(t))->work;
 	t->restores++;
 	return rc;
 }
 
-static int restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err)
+int timeline_restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err)
 {
 	return timeline_thaw(t, c->snapshot, err);
 }
@@ -278,50 +318,57 @@ static void tell_progress(struct timeline *t, struct position target)
 	t->o.progress(t->o.progress_ctx, timeline_position(t), target);
 }
 
-/* Back to before the target after a late timer, with wider margins. */
-static int try_again(struct timeline *t, struct position target, double *caution, struct err *err)
+int timeline_widen(struct timeline *t, struct err *err)
 {
-	*caution *= CAUTION_GROWTH;
-	if (*caution > CAUTION_MAX)
+	t->caution *= CAUTION_GROWTH;
+	if (t->caution > CAUTION_MAX)
 		return err_set(err, EIO, "this position cannot be reached on this host: every run goes past it");
 	t->retries++;
-	replayer_set_caution(t->replay.replayer, *caution);
-	return restore_checkpoint(t, find_checkpoint(t, target), err);
+	replayer_set_caution(t->replay.replayer, t->caution);
+	return 0;
 }
 
-/* The last run paused at something that was asked for. */
-static bool stopped(struct timeline *t, struct timeline_stop *stop)
+void timeline_narrow(struct timeline *t)
 {
-	if (t->seen.hit) {
-		*stop = t->seen.first;
-		t->seen.hit = false;
-		return true;
-	}
-	if (!replayer_hit_breakpoint(t->replay.replayer))
-		return false;
-	*stop = (struct timeline_stop){.reason = TIMELINE_BREAKPOINT};
-	return !t->seen.stops->wanted || t->seen.stops->wanted(t->seen.stops->ctx, t);
+	if (t->caution > 1)
+		replayer_set_caution(t->replay.replayer, 1);
+	t->caution = 1;
 }
 
 /* On request, at the last place whose position is known. */
 static int be_interrupted(struct timeline *t, struct err *err)
 {
-	if (!timeline_at_end(t) && !position_known(t) &&
-	    restore_checkpoint(t, find_checkpoint(t, timeline_position(t)), NULL) < 0)
+	if (!timeline_at_end(t) && !timeline_position_known(t) &&
+	    timeline_restore_checkpoint(t, timeline_find_checkpoint(t, timeline_position(t)), NULL) < 0)
 		return err_set(err, EIO, "the machine cannot be brought back to a known position");
 	return err_set(err, EINTR, "interrupted");
 }
 
-/* Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). */
-static int run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
+/* A run that began at `from` went too far: back to before the boundary, since in it a landmark may have been passed
+ * unnoticed. */
+static int try_again(struct timeline *t, struct position from, struct err *err)
+{
+	int rc = timeline_widen(t, err);
+
+	from.steps = 0;
+	return rc < 0 ? rc : timeline_restore_checkpoint(t, timeline_find_checkpoint(t, from), err);
+}
+
+/* At the boundary with the time that is sought. */
+static bool is_time(const struct timeline *t)
+{
+	return t->time && t->replay.machine->vtime >= t->time && timeline_position_known(t) &&
+	       timeline_position(t).steps == 0;
+}
+
+int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		     struct err *err)
 {
-	double caution = 1;
 	bool due = false;
 	int rc = 0;
 
-	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0) {
-		struct position next = {timeline_position(t).boundary + 1, 0};
+	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0 && !is_time(t)) {
+		struct position from = timeline_position(t), next = {from.boundary + 1, 0};
 		uint64_t began = host_cpu_ns();
 		const struct checkpoint *last;
 
@@ -331,32 +378,32 @@ static int run_until(struct timeline *t, struct position target, struct timeline
 		replayer_set_target(t->replay.replayer, next);
 		rc = replayer_run(t->replay.replayer, err);
 		t->work += host_cpu_ns() - began;
-		if (rc == -EAGAIN) {
-			rc = try_again(t, target, &caution, err);
+		if (rc == -EAGAIN && !found) {
+			rc = try_again(t, from, err);
 			continue;
 		}
 		if (rc < 0)
 			break;
-		if (found && stopped(t, stop)) {
+		if (found && timeline_stopped(t, stop)) {
 			*found = true;
 			break;
 		}
 		if (t->o.interrupt && t->o.interrupt(t->o.interrupt_ctx))
 			return be_interrupted(t, err);
 		tell_progress(t, target);
-		last = find_checkpoint(t, timeline_position(t));
+		last = timeline_find_checkpoint(t, timeline_position(t));
 		due = t->work - last->work >= SPACING_NS && !timeline_at_end(t);
-		if (due && position_known(t))
+		if (due && timeline_position_known(t))
 			rc = add_checkpoint(t, err);
 	}
-	if (caution > 1)
-		replayer_set_caution(t->replay.replayer, 1);
+	if (!found)
+		timeline_narrow(t);
 	return rc;
 }
 
 static int run_to(struct timeline *t, struct position target, struct err *err)
 {
-	return run_until(t, target, NULL, NULL, err);
+	return timeline_run_until(t, target, NULL, NULL, err);
 }
 
 int timeline_seek(struct timeline *t, struct position target, struct err *err)
@@ -366,12 +413,12 @@ int timeline_seek(struct timeline *t, struct position target, struct err *err)
 	const struct checkpoint *c;
 	int rc = 0;
 
-	if (order == 0 && !timeline_at_end(t) && position_known(t))
+	if (order == 0 && !timeline_at_end(t) && timeline_position_known(t))
 		return 0;
-	c = find_checkpoint(t, target);
+	c = timeline_find_checkpoint(t, target);
 	/* Behind the present, or perhaps so, or nearer to a checkpoint between. */
-	if (order <= 0 || (!position_known(t) && target.boundary == here.boundary) || position_order(c->at, here) > 0)
-		rc = restore_checkpoint(t, c, err);
+	if (order <= 0 || (!timeline_position_known(t) && target.boundary == here.boundary) || position_order(c->at, here) > 0)
+		rc = timeline_restore_checkpoint(t, c, err);
 	if (rc == 0 && order < 0 && target.steps > LEAD_STEPS) {
 		struct position lead = {target.boundary, target.steps - LEAD_STEPS};
 
@@ -382,6 +429,26 @@ int timeline_seek(struct timeline *t, struct position target, struct err *err)
 		}
 	}
 	return rc < 0 ? rc : run_to(t, target, err);
+}
+
+int timeline_seek_time(struct timeline *t, uint64_t vtime, struct err *err)
+{
+	const struct checkpoint *c = &t->checkpoint[0];
+	int rc = 0;
+
+	if (vtime <= c->snapshot->vtime)
+		return timeline_seek(t, c->at, err);
+	for (unsigned i = 1; i < t->checkpoints && t->checkpoint[i].snapshot->vtime < vtime; i++)
+		c = &t->checkpoint[i];
+	if (t->replay.machine->vtime >= vtime || position_order(c->at, timeline_position(t)) > 0)
+		rc = timeline_restore_checkpoint(t, c, err);
+	t->time = vtime;
+	replayer_set_target_time(t->replay.replayer, vtime);
+	if (rc == 0)
+		rc = run_to(t, (struct position){UINT64_MAX, 0}, err);
+	replayer_set_target_time(t->replay.replayer, 0);
+	t->time = 0;
+	return rc;
 }
 
 int timeline_step(struct timeline *t, uint64_t n, struct err *err)
@@ -404,11 +471,11 @@ static int step_back(struct timeline *t, struct err *err)
 	uint64_t span = replayer_last_span(t->replay.replayer);
 	int rc = 0;
 
-	if (position_order(here, t->checkpoint[0].at) <= 0 && position_known(t))
+	if (position_order(here, t->checkpoint[0].at) <= 0 && timeline_position_known(t))
 		return 0;
-	if (!position_known(t) || (here.steps == 0 && !span)) {
+	if (!timeline_position_known(t) || (here.steps == 0 && !span)) {
 		/* Over all of the boundary once more, so that its steps are known. */
-		uint64_t boundary = position_known(t) ? here.boundary - 1 : here.boundary;
+		uint64_t boundary = timeline_position_known(t) ? here.boundary - 1 : here.boundary;
 
 		rc = timeline_seek(t, (struct position){boundary, 0}, err);
 		if (rc == 0)
@@ -440,146 +507,6 @@ int timeline_reverse_step(struct timeline *t, uint64_t n, struct err *err)
 	return rc;
 }
 
-/* --- stops ----------------------------------------------------------------------------------- */
-
-static int on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
-		      struct err *err)
-{
-	struct timeline *t = ctx;
-
-	(void)err;
-	stops_note_store(&t->seen, m, gpa, len, old, now);
-	return 0;
-}
-
-static int on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err)
-{
-	struct timeline *t = ctx;
-
-	(void)err;
-	stops_note_load(&t->seen, m, gpa, len, value);
-	return 0;
-}
-
-static int begin_stops(struct timeline *t, const struct timeline_stops *stops, struct err *err)
-{
-	t->seen.stops = stops;
-	t->seen.hit = false;
-	if (stops->breakpoints.len > BREAKPOINTS_MAX)
-		return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported", BREAKPOINTS_MAX);
-	replayer_set_breakpoints(t->replay.replayer, &stops->breakpoints);
-	return stops_arm(stops, t->replay.machine->mem, err);
-}
-
-static int end_stops(struct timeline *t, int rc, struct err *err)
-{
-	const struct breakpoint_set none = {0};
-
-	replayer_set_breakpoints(t->replay.replayer, &none);
-	rc = stops_disarm(t->seen.stops, t->replay.machine->mem, rc, err);
-	t->seen.stops = NULL;
-	return rc;
-}
-
-int timeline_continue(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
-		      struct err *err)
-{
-	const struct position end = {UINT64_MAX, 0};
-	bool found = false;
-	int rc = begin_stops(t, stops, err);
-
-	*stop = (struct timeline_stop){.reason = TIMELINE_END};
-	if (stops->here)
-		replayer_count_here(t->replay.replayer);
-	if (rc == 0)
-		rc = run_until(t, end, stop, &found, err);
-	rc = end_stops(t, rc, err);
-	if (rc == 0 && !timeline_at_end(t) && !position_known(t))
-		rc = timeline_learn_position(t, err);
-	stop->at = timeline_position(t);
-	return rc;
-}
-
-/* The last stop at or behind the checkpoint where the machine stands and before `limit`. */
-static int last_stop(struct timeline *t, struct position limit, struct timeline_place *at, struct timeline_stop *stop,
-		     bool *found, struct err *err)
-{
-	struct position from = timeline_position(t);
-	int rc = 0;
-
-	while (rc == 0) {
-		struct timeline_stop here;
-		bool hit = false;
-		int order;
-
-		rc = run_until(t, limit, &here, &hit, err);
-		order = position_order(timeline_position(t), limit);
-		/* An access lies before the place where it shows. */
-		if (rc < 0 || !hit || order > 0 || (order == 0 && here.reason != TIMELINE_WATCH))
-			break;
-		*stop = here;
-		stop->at = at->position = timeline_position(t);
-		at->known = position_known(t);
-		if (from.boundary != at->position.boundary)
-			from = (struct position){at->position.boundary, 0};
-		at->nth = position_order(from, at->from) == 0 && *found ? at->nth + 1 : 1;
-		at->from = from;
-		at->regs = event_regs(&t->replay.machine->vcpu[0]);
-		at->in_user = in_user_mode(t) && !t->replay.machine->caps.step[1];
-		*found = true;
-	}
-	return rc;
-}
-
-/* Segment by segment backwards: each from a checkpoint to the next. */
-static int find_backwards(struct timeline *t, struct timeline_place *at, struct timeline_stop *stop, bool *found,
-			  struct err *err)
-{
-	struct position limit = timeline_at_end(t) ? (struct position){UINT64_MAX, 0} : timeline_position(t);
-	int rc = 0;
-
-	while (rc == 0 && !*found && position_order(limit, t->checkpoint[0].at) > 0) {
-		struct position before = limit;
-		struct checkpoint c;
-
-		/* Strictly before: a checkpoint at the limit holds nothing of it. */
-		if (before.steps)
-			before.steps--;
-		else
-			before = (struct position){before.boundary - 1, UINT64_MAX};
-		c = *find_checkpoint(t, before);
-		rc = restore_checkpoint(t, &c, err);
-		t->seen.hit = false;
-		replayer_count_here(t->replay.replayer);
-		if (rc == 0)
-			rc = last_stop(t, limit, at, stop, found, err);
-		limit = c.at;
-	}
-	return rc;
-}
-
-int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *stops,
-			      struct timeline_stop *stop, struct err *err)
-{
-	struct timeline_place at = {0};
-	bool found = false;
-	int rc = begin_stops(t, stops, err);
-
-	*stop = (struct timeline_stop){.reason = TIMELINE_BEGIN};
-	if (rc == 0)
-		rc = find_backwards(t, &at, stop, &found, err);
-	rc = end_stops(t, rc, err);
-	if (rc == 0)
-		rc = found ? timeline_find_place(t, stops, &at, err) : timeline_seek(t, (struct position){0, 0}, err);
-	/* The access has just been made there: back to before it. */
-	if (rc < 0 || !found || stop->reason != TIMELINE_WATCH)
-		return rc;
-	if (!at.in_user)
-		return step_back(t, err);
-	stop->user_rip = at.regs.rip;
-	return 0;
-}
-
 /* --- making ---------------------------------------------------------------------------------- */
 
 int timeline_open(struct timeline **out, const char *path, bool use_clock,
@@ -596,9 +523,11 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	t->o = *options;
 	if (!t->o.memory)
 		t->o.memory = INDEX_MEMORY;
+	t->caution = 1;
+	ro.fault = options->fault;
 	t->path = path;
-	ro.watched = on_watched;
-	ro.loaded = on_loaded;
+	ro.watched = timeline_on_watched;
+	ro.loaded = timeline_on_loaded;
 	ro.watched_ctx = t;
 	ro.disk = options->disk;
 	ro.begin = begin_restore;
@@ -611,6 +540,8 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 			      options->spill_dir ? options->spill_dir : "/var/tmp", err);
 	if (rc == 0)
 		rc = snapshots_attach(t->snapshots, t->replay.machine, err);
+	if (rc == 0)
+		snapshots_tell_written(t->snapshots, on_written, t);
 	if (rc == 0)
 		rc = replayer_run(t->replay.replayer, err);
 	if (rc == 0)
@@ -633,6 +564,8 @@ void timeline_close(struct timeline *t)
 		return;
 	snapshots_destroy(t->snapshots);
 	replay_close(&t->replay);
+	for (unsigned i = 0; i < t->checkpoints; i++)
+		free(t->checkpoint[i].written);
 	free(t->checkpoint);
 	free(t);
 }

@@ -15,6 +15,7 @@ struct timeline_options {
 	uint64_t memory;       /* bytes that checkpoints may take in all; 0: INDEX_MEMORY */
 	const char *spill_dir; /* for what is over; NULL: /var/tmp */
 	const char *disk;      /* see replay_options */
+	struct replay_fault fault;
 	/* Asked several times a second: true ends a long run where it is. May be NULL. */
 	bool (*interrupt)(void *ctx);
 	void *interrupt_ctx;
@@ -24,6 +25,9 @@ struct timeline_options {
 };
 
 struct timeline;
+
+/* Below 0 if a comes before b, above if behind. */
+int position_order(struct position a, struct position b);
 
 /* Open the trace at path (kept, not copied) and stand at position 0. use_clock, output: see replay_open. */
 int timeline_open(struct timeline **t, const char *path, bool use_clock,
@@ -59,6 +63,8 @@ int timeline_last(struct timeline *t, struct position *last, struct err *err);
  * in between; -EILSEQ: the replay diverges.
  */
 int timeline_seek(struct timeline *t, struct position target, struct err *err);
+/* Go to the first boundary at which so much guest time has passed; to the end where there is none. */
+int timeline_seek_time(struct timeline *t, uint64_t vtime, struct err *err);
 /* n instructions forward, or to the end. */
 int timeline_step(struct timeline *t, uint64_t n, struct err *err);
 /* n instructions back, or to the start. */

@@ -13,9 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* State, data and label of a snapshot, and the heads of their records. */
-#define BEGIN_STATE_MAX (96ull << 20)
-
 /* One of the guest's files, put together from its frames in a file of its own, so that long runs of zeros, which a
  * disk image has, take no memory. */
 struct incoming {
@@ -118,27 +115,43 @@ static int read_files(struct replay_file *f, struct incoming file[TRACE_FILES], 
 	return 0;
 }
 
-/* The pieces of the snapshot file that the machine begins with, on disk: they may be many. What they are is seen by who
- * uses them. */
+static int append_begin(struct replay_file *f, const uint8_t *data, size_t len, struct err *err)
+{
+	if (write(f->begin_fd, data, len) != (ssize_t)len)
+		return err_sys(err, errno ? errno : ENOSPC, "no room in /var/tmp for the trace's snapshot");
+	return 0;
+}
+
+/* The snapshot file that the machine begins with, on disk: it may be large. What it is is seen by who uses it. So is what
+ * it lacks: where a frame is damaged it ends, and its reader names the page. */
 static int read_begin(struct replay_file *f, struct err *err)
 {
-	struct trace_place before = trace_reader_tell(f->reader);
-	/* Each page with the head of its record; the rest is the devices' state. */
-	uint64_t left = 2 * f->tm.config.mem_size + BEGIN_STATE_MAX;
+	uint64_t max = trace_snapshots_max(f->tm.config.mem_size);
+	struct trace_place start = trace_reader_tell(f->reader), before = start;
 	enum trace_frame type;
 	const uint8_t *data;
 	size_t len;
-	int rc = nameless_file_create("/var/tmp", &f->begin_fd, err);
+	int rc;
 
+	if (trace_reader_measure(f->reader, TRACE_BEGIN) > max)
+		return err_set(err, EFBIG, "the trace begins with snapshots of more than %" PRIu64 " MiB, which is too much for "
+			       "its guest", max >> 20);
+	rc = nameless_file_create("/var/tmp", &f->begin_fd, err);
 	if (rc < 0)
 		return rc;
 	while ((rc = trace_reader_next(f->reader, &type, &data, &len, err)) > 0 && type == TRACE_BEGIN) {
-		if (len > left)
-			return err_set(err, EBADMSG, "the trace begins with a snapshot of impossible size");
-		left -= len;
-		if (write(f->begin_fd, data, len) != (ssize_t)len)
-			return err_sys(err, errno ? errno : ENOSPC, "no room in /var/tmp for the trace's snapshot");
+		rc = append_begin(f, data, len, err);
+		if (rc < 0)
+			return rc;
 		before = trace_reader_tell(f->reader);
+	}
+	if (rc == -EBADMSG) {
+		len = trace_reader_salvage(f->reader, &data);
+		if (!len && before.offset == start.offset)
+			return rc;
+		rc = append_begin(f, data, len, err);
+	} else if (rc >= 0 && before.offset == start.offset) {
+		return err_set(err, EBADMSG, "the trace ends inside the snapshot that it begins with: nothing to go on from");
 	}
 	return rc < 0 ? rc : trace_reader_seek(f->reader, before, err);
 }
@@ -292,6 +305,22 @@ int replay_file_next(struct replay_file *f, struct event *e, struct err *err)
 			return err_set(err, EBADMSG, "the trace has a frame of type %u among its events", type);
 		}
 	}
+}
+
+int replay_file_last(const char *path, uint64_t *boundary, struct err *err)
+{
+	struct replay_file *f;
+	struct event e = {0};
+	int rc = replay_file_open(&f, path, err);
+
+	if (rc < 0)
+		return rc;
+	do {
+		rc = replay_file_next(f, &e, err);
+	} while (rc > 0);
+	replay_file_close(f);
+	*boundary = e.boundary;
+	return rc;
 }
 
 struct replay_file_place replay_file_tell(const struct replay_file *f)

@@ -2,6 +2,7 @@
 #include "replay/replayer.h"
 
 #include "replay/approach.h"
+#include "replay/fault.h"
 #include "replay/landmark.h"
 #include "replay/mark.h"
 #include "vmm/kick.h"
@@ -188,33 +189,18 @@ static void impose_end(struct replayer *r)
 		machine_end(r->m, r->next.end.end, r->next.end.code);
 }
 
-static int inject_fault(struct replayer *r, struct err *err)
+/* Of a place right behind a boundary. */
+static bool has_passed_target(const struct replayer *r)
 {
-	struct replay_fault *fault = &r->o.fault;
-	struct vcpu *v = &r->m->vcpu[0];
-	uint8_t *p;
-	int rc;
+	const struct position *to = &r->o.target;
 
-	if (fault->boundary != r->m->boundary ||
-	    (fault->kind != FAULT_MEMORY && fault->kind != FAULT_REGISTER))
-		return 0;
-	rc = vcpu_complete(v, err);
-	if (rc < 0)
-		return rc;
-	if (fault->kind == FAULT_MEMORY) {
-		p = memory_at_dirty(r->m->mem, GPA(fault->where), 1);
-		if (p)
-			*p ^= 1;
-	} else {
-		((uint64_t *)vcpu_regs_mut(v))[fault->where % REGS_COUNT] ^= 1;
-	}
-	return 0;
+	return r->o.has_target && (r->m->boundary > to->boundary || (r->m->boundary == to->boundary && !to->steps));
 }
 
 static int on_boundary(void *ctx, struct machine *m, struct err *err)
 {
 	struct replayer *r = ctx;
-	int rc = inject_fault(r, err);
+	int rc = fault_inject(&r->o.fault, m, err);
 
 	r->at_boundary = true;
 	r->over = false;
@@ -257,8 +243,7 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	if (rc < 0)
 		return rc;
 	impose_end(r);
-	if (r->o.has_target && m->boundary >= r->o.target.boundary &&
-	    (m->boundary > r->o.target.boundary || r->o.target.steps == 0))
+	if (has_passed_target(r) || (r->o.target_time && m->vtime >= r->o.target_time))
 		m->pause = true;
 	return 0;
 }
@@ -564,9 +549,7 @@ static int check_end(struct replayer *r, struct err *err)
 /* Only a machine that begins with a snapshot can begin at or behind a target. */
 static bool begins_at_target(const struct replayer *r)
 {
-	return r->m->started && !r->passed && r->o.has_target && r->at_boundary &&
-	       (r->m->boundary > r->o.target.boundary ||
-		(r->m->boundary == r->o.target.boundary && !r->o.target.steps));
+	return r->m->started && !r->passed && r->at_boundary && has_passed_target(r);
 }
 
 int replayer_run(struct replayer *r, struct err *err)
@@ -594,6 +577,11 @@ void replayer_set_target(struct replayer *r, struct position target)
 	r->o.has_target = true;
 	/* Steps already made in this boundary count. */
 	r->o.target = target;
+}
+
+void replayer_set_target_time(struct replayer *r, uint64_t vtime)
+{
+	r->o.target_time = vtime;
 }
 
 const struct divergence *replayer_divergence(const struct replayer *r)

@@ -42,6 +42,8 @@ void replay_file_close(struct replay_file *f);
 int replay_file_attach_disk(struct replay_file *f, const char *path, struct err *err);
 /* The next event: 1, 0 at the end of what is whole, negative on damage. */
 int replay_file_next(struct replay_file *f, struct event *e, struct err *err);
+/* The boundary of the last event of the trace at path, of what is whole of it. */
+int replay_file_last(const char *path, uint64_t *boundary, struct err *err);
 struct replay_file_place replay_file_tell(const struct replay_file *f);
 /* Read on from a place that replay_file_tell gave for this file; -EBADMSG if it cannot be one. */
 int replay_file_seek(struct replay_file *f, const struct replay_file_place *at, struct err *err);
@@ -51,12 +53,19 @@ bool replay_file_truncated(const struct replay_file *f);
 int replay_file_check_host(const struct replay_file *f, const struct machine *m, struct err *err);
 
 /* A replay deliberately made wrong, to show that it is noticed. */
-enum fault_kind { FAULT_NONE, FAULT_MEMORY, FAULT_REGISTER, FAULT_DROP_EVENT };
+enum fault_kind {
+	FAULT_NONE,
+	FAULT_MEMORY,
+	FAULT_REGISTER,
+	FAULT_DROP_EVENT,
+	FAULT_LATE, /* as if a late timer had made a run go past a landmark; once */
+};
 
 struct replay_fault {
 	enum fault_kind kind;
-	uint64_t boundary; /* where to flip a bit */
-	uint64_t where;    /* gpa; register (index in struct kvm_regs); number of the event in the trace */
+	uint64_t boundary; /* where */
+	uint64_t where;    /* gpa; register (index in struct kvm_regs); number of the event in the trace; of FAULT_LATE,
+			    * how often the boundary is come to before */
 };
 
 /* A place found where the replay is not what was recorded. */
@@ -74,6 +83,7 @@ struct replay_options {
 	enum clock_kind clock; /* used for landmarks that have a clock reading */
 	bool has_target;
 	struct position target; /* pause there */
+	uint64_t target_time;   /* and at the first boundary with this vtime, or a later one; 0: none */
 	struct replay_fault fault;
 	double caution; /* factor on the margin before landmarks; 0: 1 */
 	uint64_t slice; /* ns of host time after which a run pauses in any case; 0: never */
@@ -125,6 +135,8 @@ void replayer_count_here(struct replayer *r);
 bool replayer_hit_breakpoint(const struct replayer *r);
 /* Where to pause next time; must lie ahead. */
 void replayer_set_target(struct replayer *r, struct position target);
+/* See target_time, which also must lie ahead. */
+void replayer_set_target_time(struct replayer *r, uint64_t vtime);
 const struct divergence *replayer_divergence(const struct replayer *r);
 const struct replay_counts *replayer_counts(const struct replayer *r);
 /* The position now. Its steps are known at boundaries, after a target with steps, and, on hosts with a clock with

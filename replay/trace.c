@@ -401,6 +401,48 @@ int trace_reader_next(struct trace_reader *r, enum trace_frame *type, const uint
 	return read_body(r, &h, data, len, err);
 }
 
+size_t trace_reader_salvage(struct trace_reader *r, const uint8_t **data)
+{
+	ZSTD_outBuffer out = {r->raw, TRACE_FRAME_RAW_MAX, 0};
+	ZSTD_inBuffer in = {r->stored, 0, 0};
+	struct head h = {0};
+	ZSTD_DCtx *zstd;
+	size_t before, rc;
+
+	if (read_head(r, &h, NULL) <= 0 || read_at(r, r->stored, h.stored, r->offset + sizeof(h.bytes), NULL) < 0)
+		return 0;
+	*data = r->stored;
+	if (!(h.flags & FRAME_ZSTD))
+		return h.stored < TRACE_FRAME_RAW_MAX ? h.stored : TRACE_FRAME_RAW_MAX;
+	zstd = ZSTD_createDCtx();
+	if (!zstd)
+		return 0;
+	in.size = h.stored;
+	do {
+		before = out.pos;
+		rc = ZSTD_decompressStream(zstd, &out, &in);
+	} while (!ZSTD_isError(rc) && rc && (out.pos != before || in.pos < in.size) && out.pos < out.size);
+	ZSTD_freeDCtx(zstd);
+	*data = r->raw;
+	return out.pos;
+}
+
+uint64_t trace_reader_measure(struct trace_reader *r, enum trace_frame type)
+{
+	struct trace_place here = trace_reader_tell(r);
+	uint64_t bytes = 0;
+	struct head h = {0};
+
+	while (read_head(r, &h, NULL) > 0 && h.kind == type) {
+		bytes += h.raw;
+		pass_frame(r, &h);
+	}
+	r->offset = here.offset;
+	r->sequence = here.sequence;
+	r->ended = here.ended;
+	return bytes;
+}
+
 int trace_reader_find_checkpoints(struct trace_reader *r, struct err *err)
 {
 	struct head h = {0};

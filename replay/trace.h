@@ -22,6 +22,14 @@
 #define TRACE_FRAME_RAW_MAX (1u << 20)
 /* Largest kernel, initrd or disk image that a trace may carry. */
 #define TRACE_FILE_MAX (1ull << 30)
+/*
+ * The snapshot file in a trace, in bytes: it is put together on disk, and since frames compress, the size of the trace
+ * says nothing of it. Room for some dozens of snapshots that have no page in common, and so for hundreds of one run.
+ */
+static inline uint64_t trace_snapshots_max(uint64_t mem_size)
+{
+	return 64 * (mem_size + (16ull << 20));
+}
 
 enum trace_frame {
 	TRACE_MACHINE = 1, /* struct trace_machine */
@@ -70,11 +78,16 @@ void trace_reader_close(struct trace_reader *r);
  */
 int trace_reader_next(struct trace_reader *r, enum trace_frame *type, const uint8_t **data,
 		      size_t *len, struct err *err);
+/* Of a frame that does not check, as many bytes as can be had (valid until the next call): for a content that has
+ * checksums of its own and tells better what is damaged. */
+size_t trace_reader_salvage(struct trace_reader *r, const uint8_t **data);
 bool trace_reader_truncated(const struct trace_reader *r);
 uint64_t trace_reader_offset(const struct trace_reader *r);
 struct trace_place trace_reader_tell(const struct trace_reader *r);
 /* Read on from a place that trace_reader_tell gave for this file; -EBADMSG if it cannot be one. */
 int trace_reader_seek(struct trace_reader *r, struct trace_place at, struct err *err);
+/* Bytes in the frames of this type that come next, as their heads have it; no frame gives more. The place stays. */
+uint64_t trace_reader_measure(struct trace_reader *r, enum trace_frame type);
 /* Pass over all that comes before the checkpoints, without looking at more than where frames begin: 1, or 0 if there
  * are none; then the place is the end of what is whole. */
 int trace_reader_find_checkpoints(struct trace_reader *r, struct err *err);

@@ -543,7 +543,7 @@ static void clean_up(struct importer *im, bool failed)
 int snapshots_import_from(struct snapshots *t, int fd, const char *name,
 			  int (*check_about)(void *ctx, const void *about, size_t len,
 					     struct err *err),
-			  void *ctx, struct snapshot **last, struct err *err)
+			  void *ctx, uint64_t number, struct snapshot **s, struct err *err)
 {
 	struct importer im = {.t = t, .path = name, .before = t->last};
 	uint64_t mem_size = t->mem_size, layout = t->layout;
@@ -559,8 +559,11 @@ int snapshots_import_from(struct snapshots *t, int fd, const char *name,
 		rc = take_machine(&im, check_about, ctx, err);
 	while (rc == 0)
 		rc = take_record(&im, err);
+	if (rc > 0 && number > im.nodes)
+		rc = err_set(err, ENOENT, "there are %" PRIu64 " snapshots in the file and no number %" PRIu64, im.nodes,
+			     number);
 	if (rc > 0)
-		*last = im.node[im.nodes - 1];
+		*s = im.node[(number ? number : im.nodes) - 1];
 	clean_up(&im, rc < 0);
 	if (rc < 0) {
 		t->mem_size = mem_size;
@@ -579,7 +582,7 @@ int snapshots_import(struct snapshots *t, const char *path,
 
 	if (fd < 0)
 		return err_sys(err, errno, "cannot open the snapshot file %s", path);
-	rc = snapshots_import_from(t, fd, path, check_about, ctx, last, err);
+	rc = snapshots_import_from(t, fd, path, check_about, ctx, 0, last, err);
 	close(fd);
 	return rc;
 }

@@ -131,6 +131,25 @@ void snapshot_delete(struct snapshots *t, struct snapshot *s)
 	snapshot_free(t, s);
 }
 
+static int count_page(void *ctx, uint64_t page, page_id a, page_id b, struct err *err)
+{
+	(void)page;
+	(void)a;
+	(void)b;
+	(void)err;
+	++*(uint64_t *)ctx;
+	return 0;
+}
+
+void snapshot_set_parent(struct snapshot *s, struct snapshot *parent)
+{
+	const struct page_map none = {0};
+
+	s->parent = parent;
+	s->changed = 0;
+	page_map_diff(parent ? &parent->map : &none, &s->map, count_page, &s->changed, NULL);
+}
+
 int snapshot_set_label(struct snapshots *t, struct snapshot *s, const char *label, struct err *err)
 {
 	size_t old = strlen(s->label), n = strlen(label);
@@ -267,6 +286,8 @@ static int store_dirty(struct snapshots *t, struct snapshot *s, struct err *err)
 		int rc;
 
 		load_ahead(t, page + 1);
+		if (t->written)
+			t->written(t->written_ctx, page);
 		rc = page_store_put(t->store, memory_page(t->machine->mem, page), &id, err);
 		if (rc < 0)
 			return rc;
@@ -281,6 +302,12 @@ static int store_dirty(struct snapshots *t, struct snapshot *s, struct err *err)
 		}
 	}
 	return 0;
+}
+
+void snapshots_tell_written(struct snapshots *t, void (*written)(void *ctx, uint64_t page), void *ctx)
+{
+	t->written = written;
+	t->written_ctx = ctx;
 }
 
 int snapshot_take(struct snapshots *t, const struct snapshot_note *note, struct snapshot **out,

@@ -66,6 +66,10 @@ int snapshots_attach(struct snapshots *t, struct machine *m, struct err *err);
 /* Before the machine is destroyed. */
 void snapshots_detach(struct snapshots *t);
 
+/* From now on tell of each page that was written since the machine was last equal to a snapshot, while another one is taken;
+ * also of those that came out as they were. */
+void snapshots_tell_written(struct snapshots *t, void (*written)(void *ctx, uint64_t page), void *ctx);
+
 struct snapshot_note {
 	const char *label; /* up to SNAPSHOT_LABEL_MAX bytes; NULL: none */
 	const void *data;  /* copied */
@@ -84,6 +88,8 @@ int snapshot_take(struct snapshots *t, const struct snapshot_note *note, struct 
 int snapshot_restore(struct snapshots *t, struct snapshot *s, struct err *err);
 /* Children become the parent's. */
 void snapshot_delete(struct snapshots *t, struct snapshot *s);
+/* Have another parent, taken before it; NULL: be a root. What it holds is its own and stays. */
+void snapshot_set_parent(struct snapshot *s, struct snapshot *parent);
 int snapshot_set_label(struct snapshots *t, struct snapshot *s, const char *label, struct err *err);
 
 /*
@@ -147,10 +153,11 @@ int snapshots_export_to(struct snapshots *t, int fd, const struct snapshot_expor
 int snapshots_import(struct snapshots *t, const char *path,
 		     int (*check_about)(void *ctx, const void *about, size_t len, struct err *err),
 		     void *ctx, struct snapshot **last, struct err *err);
-/* The same for all of a regular file that is open; name: what sentences call it. */
+/* The same for all of a regular file that is open; name: what sentences call it. *s: the snapshot that
+ * has this number in the file, from 1; 0: the last. */
 int snapshots_import_from(struct snapshots *t, int fd, const char *name,
 			  int (*check_about)(void *ctx, const void *about, size_t len,
 					     struct err *err),
-			  void *ctx, struct snapshot **last, struct err *err);
+			  void *ctx, uint64_t number, struct snapshot **s, struct err *err);
 
 #endif

@@ -19,6 +19,8 @@ struct snapshots {
 	struct page_map base;
 	struct snapshot *at;
 	uint64_t pages;
+	void (*written)(void *ctx, uint64_t page); /* may be NULL */
+	void *written_ctx;
 };
 
 /* A node that is not in the tree yet, with copies of what is given, but without map and state. */

@@ -104,6 +104,9 @@ usage_errors() {
 	refuse "no clock of that name" 'clock takes' verify --clock sundial "$trace"
 	refuse "no position" 'not a position' replay --to here "$trace"
 	refuse "half a position" 'not a position' replay --to 12+ "$trace"
+	refuse "more than all" 'not a position' replay --to 101% "$trace"
+	refuse "a time without a unit" 'not a position' replay --to 1.5 "$trace"
+	refuse "a time before the start" 'not a position' replay --to -1s "$trace"
 	refuse "no address" 'not an address' last-write "$trace" here
 	refuse "an address of no length" 'not an address' last-write "$trace" 0x1000,0
 	refuse "no regular expression" 'regular expression' run --until '(' --kernel "$guests/hello.elf"
@@ -130,7 +133,7 @@ recording() {
 }
 
 positions() {
-	local boundaries boundary
+	local boundaries boundary at
 
 	boundaries=$("$HINDSIGHT" info --json "$trace" | json_value boundaries)
 	expect "replay --to a boundary" 0 replay --to 100 "$trace"
@@ -146,6 +149,20 @@ positions() {
 	done
 	check "replay --to an instruction: stops there" said "stopped at position $boundary+5"
 	check "replay --to an instruction: status 0" is_status 0
+	expect "replay --to a part" 0 replay --to 50% "$trace"
+	check "replay --to a part: stops there" said "stopped at position $((boundaries / 2))+0"
+	boundary=$((boundaries / 2))
+	at=$("$HINDSIGHT" replay --to "$boundary" "$trace" 2>&1 >"$tmp/out" | sed -n 's/.*guest time \(.*\) s$/\1/p')
+	hindsight replay --to "${at}s" "$trace"
+	check "replay --to a time: not before it" said "stopped at position [0-9]*+0, guest time ${at%?}"
+	expect "replay --to no time at all" 0 replay --to 0ms "$trace"
+	check "replay --to no time at all: the start" said 'stopped at position 0+0'
+	expect "last-write --before a time" 0 last-write --physical --before "${at}s" "$trace" 0x10bf60,64
+	cp "$tmp/out" "$tmp/first"
+	hindsight replay --to "${at}s" "$trace"
+	boundary=$(sed -n 's/.*position \([0-9]*\)+0.*/\1/p' "$tmp/err")
+	hindsight last-write --physical --before "$boundary" "$trace" 0x10bf60,64
+	check "last-write --before a time: as before its position" cmp -s "$tmp/out" "$tmp/first"
 	hindsight replay --to 100+100000000 "$trace"
 	check "replay --to where nothing is: says so" said 'there is no position 100+100000000'
 	expect "replay --to the end" 0 replay --to "$boundaries" "$trace"
@@ -174,6 +191,11 @@ index() {
 		check "replay --to $at with an index: the same place" cmp -s "$tmp/err" "$tmp/plain.err"
 		check "replay --to $at with an index: the same output" cmp -s "$tmp/out" "$tmp/plain.out"
 	done
+	at=$(sed -n 's/.*guest time \(.*\) s$/\1s/p' "$tmp/plain.err")
+	hindsight replay --to "$at" "$trace"
+	cp "$tmp/err" "$tmp/plain.err"
+	hindsight replay --to "$at" "$tmp/indexed.trace"
+	check "replay --to a time with an index: the same place" cmp -s "$tmp/err" "$tmp/plain.err"
 	expect "verify of an indexed trace" 0 verify "$tmp/indexed.trace"
 	expect "index in place" 0 index --every 0.05 "$tmp/indexed.trace"
 	expect "verify of a trace indexed twice" 0 verify "$tmp/indexed.trace"
@@ -189,7 +211,7 @@ index() {
 snapshots() {
 	local rip n at pids=() state=$tmp/state.snapshot other=$tmp/other.snapshot branch=$tmp/branch.trace
 
-	for n in take info diff run; do
+	for n in take info export import diff run; do
 		expect "snapshot $n --help" 0 snapshot "$n" --help
 		check "snapshot $n --help: on stdout" printed "^usage: hindsight snapshot $n"
 	done
@@ -251,7 +273,7 @@ snapshots() {
 	done
 	check "snapshot run: the snapshot is as it was" cmp -s "$state" "$tmp/state.before"
 
-	refuse "snapshot without a command" 'take, info, diff or run' snapshot
+	refuse "snapshot without a command" 'take, info, export, import, diff or run' snapshot
 	refuse "snapshot take without a file" 'give the snapshot' snapshot take "$trace" 200
 	refuse "snapshot take without a position" 'give a position' snapshot take -o "$other" "$trace"
 	hindsight snapshot take -o "$tmp/none" "$trace" 100000000
@@ -265,7 +287,75 @@ snapshots() {
 	refuse "poke where nothing is" 'no memory' snapshot run --poke 0xdead00000000=00 "$state"
 	refuse "input for a port that is not there" 'no port 1' snapshot run --port-input 1:/dev/null "$state"
 	truncate -s -2000 "$state"
-	refuse "a snapshot that is cut off" 'the snapshot in it is' snapshot run "$state"
+	refuse "a snapshot that is cut off" 'ends inside the snapshot' snapshot run "$state"
+}
+
+# state_digest FILE: of the snapshot, in the words of info --events.
+state_digest() { "$HINDSIGHT" snapshot info "$1" 2>/dev/null | sed -n 's/^digest  *//p'; }
+# A node's parent, as a row of the tree has it.
+parent_of() { "$HINDSIGHT" snapshot info "$1" 2>/dev/null | awk -v n="$2" 'NF >= 4 && $1 == n { print $2; exit }'; }
+
+# Several snapshots in a file: each is the recorded state, however it came there.
+snapshot_trees() {
+	local boundary digest n=0 single=0 all chain=$tmp/chain tree=$tmp/tree events=$tmp/events long=$tmp/long.trace
+
+	hindsight record -o "$long" --append ticks=100 --seed 5 --kernel "$guests/stale_pointer.elf"
+	"$HINDSIGHT" info --events "$long" | sed -n 's/^ *\([1-9][0-9]*\)  digest *\(state .*\)/\1 \2/p' >"$events"
+	all=$(wc -l <"$events")
+	check "snapshot take: there are digests to compare with" test "$all" -ge 2
+	# In any order.
+	# shellcheck disable=SC2046 # the positions are words
+	expect "snapshot take of many" 0 snapshot take -o "$chain" "$long" $(cut -d ' ' -f 1 "$events" | sort -R)
+	while read -r boundary digest; do
+		n=$((n + 1))
+		check "snapshot $n of a chain: the state that was recorded" test "$(state_digest "$chain@$n")" = "$digest"
+		hindsight snapshot take -o "$tmp/single" "$long" "$boundary"
+		single=$((single + $(stat -c %s "$tmp/single")))
+		hindsight snapshot export -o "$tmp/node" "$chain@$n"
+		check "snapshot $n of a chain: exported alone" test "$(state_digest "$tmp/node")" = "$digest"
+		check "snapshot $n of a chain: descends from the one before" \
+			test "$(parent_of "$chain" "$n")" = "$([[ $n == 1 ]] && echo - || echo $((n - 1)))"
+	done <"$events"
+	check "a chain is less than half as large as its snapshots alone" test $((2 * $(stat -c %s "$chain"))) -lt "$single"
+
+	# Sent in two parts, and put together again.
+	expect "snapshot export --chain" 0 snapshot export --chain -o "$tree" "$chain@2"
+	check "snapshot export --chain: what it descends from" test "$(parent_of "$tree" 2)" = 1
+	expect "snapshot export --since" 0 snapshot export --since 2 -o "$tmp/rest" "$chain"
+	refuse "snapshot info of what is only a difference" 'import that first' snapshot info "$tmp/rest"
+	expect "snapshot import" 0 snapshot import "$tree" "$tmp/rest"
+	check "snapshot import: tells what is new" said ": $all snapshots, $((all - 2)) of them new"
+	check "snapshot import: both parts are the whole" cmp -s "$tree" "$chain"
+	expect "snapshot import of what is there" 0 snapshot import "$tree" "$chain"
+	check "snapshot import of what is there: nothing is added" cmp -s "$tree" "$chain"
+
+	# A branch, whose snapshots are below the one that it went on from.
+	hindsight snapshot run --record "$tmp/off.trace" "$chain@1"
+	boundary=$(($(head -n 1 "$events" | cut -d ' ' -f 1) + 30))
+	expect "snapshot take --chain of a branch" 0 snapshot take --chain -o "$tmp/off" "$tmp/off.trace" "$boundary"
+	digest=$(state_digest "$tmp/off")
+	expect "snapshot import of a branch" 0 snapshot import "$tree" "$tmp/off"
+	check "snapshot import of a branch: it is where it began" test "$(parent_of "$tree" $((all + 1)))" = 1
+	check "snapshot import of a branch: its state" test "$(state_digest "$tree@$((all + 1))")" = "$digest"
+	expect "snapshot diff of two in one file" 1 snapshot diff "$tree@1" "$tree@2"
+	expect "snapshot diff of one in two files" 0 snapshot diff "$tree@2" "$chain@2"
+	expect "replay of a chain" 0 replay --to 0 "$chain"
+	check "replay of a chain: from the last on" said "stopped at position $(tail -n 1 "$events" | cut -d ' ' -f 1)+0"
+
+	refuse "no such snapshot" 'no number 99' snapshot info "$chain@99"
+	refuse "no such file, nor with a number" 'cannot open' snapshot info "$tmp/none@1"
+	refuse "no number of a snapshot" 'no number of a snapshot' snapshot info "$chain@1x"
+	refuse "snapshot export without a file" 'give the snapshot' snapshot export "$chain"
+	refuse "snapshot export since none" 'no snapshot 99' snapshot export --since 99 -o "$tmp/none" "$chain"
+	refuse "snapshot export of nothing" 'no snapshot to export' snapshot export --since 2 -o "$tmp/none" "$chain@2"
+	check "snapshot export of nothing: no file" test ! -e "$tmp/none"
+	refuse "snapshot import into a recording" 'is a recording' snapshot import "$tmp/off.trace" "$chain"
+	refuse "snapshot import of a recording" 'hindsight snapshot take' snapshot import "$tree" "$long"
+	hindsight record -o "$tmp/other.trace" --append ticks=20 --seed 6 --kernel "$guests/stale_pointer.elf"
+	hindsight snapshot take -o "$tmp/other" "$tmp/other.trace" 100
+	cp "$tree" "$tmp/before"
+	refuse "snapshot import of another guest" 'differ' snapshot import "$tree" "$tmp/other"
+	check "snapshot import of another guest: the file is as it was" cmp -s "$tree" "$tmp/before"
 }
 
 info() {
@@ -470,6 +560,7 @@ usage_errors
 positions
 index
 snapshots
+snapshot_trees
 info
 user_code
 same_output

@@ -4,10 +4,11 @@
 # What goes wrong around a recording must not cost the recording: the recorder killed at any moment, the disk
 # full, Ctrl-C; and files that are no traces or kernels get one sentence and the documented status.
 #
-#   tests/robustness.sh [-n KILLS] [-m LATEST]
+#   tests/robustness.sh [-n KILLS] [-m LATEST] [-d DAMAGES]
 #
 #   -n  recordings to kill (50)
 #   -m  latest moment of killing, in ms (800); the earliest is 50
+#   -d  snapshot files to damage (400)
 #
 # HINDSIGHT and BUILD name the program and the directory of build products.
 # shellcheck disable=SC2317 # functions are called by others
@@ -18,17 +19,20 @@ set -uo pipefail
 
 kills=50
 index_kills=10
+import_kills=40
+damages=400
 latest=800
 earliest=50
 failed_status=125
 interrupted_status=130
 limit=120 # seconds for any one command
 
-while getopts n:m: option; do
+while getopts n:m:d: option; do
 	case $option in
 	n) kills=$OPTARG ;;
 	m) latest=$OPTARG ;;
-	*) die "usage: tests/robustness.sh [-n KILLS] [-m LATEST]" ;;
+	d) damages=$OPTARG ;;
+	*) die "usage: tests/robustness.sh [-n KILLS] [-m LATEST] [-d DAMAGES]" ;;
 	esac
 done
 require_kvm
@@ -244,6 +248,86 @@ killed_indexers() {
 		test $((old + new)) = "$index_kills"
 }
 
+# --- snapshot files ---------------------------------------------------------------------------
+
+# Two files to put together, small ones, and what comes of it.
+snapshot_files() {
+	hindsight record -o "$tmp/snap.trace" --mem 8 --append ticks=100 --kernel "$short"
+	hindsight snapshot take -o "$tmp/chain" "$tmp/snap.trace" 500 1000 1500 2000 2500 3000
+	check "snapshots to be damaged" is_status 0
+	"$HINDSIGHT" snapshot export --chain -o "$tmp/begin" "$tmp/chain@2" 2>/dev/null
+	"$HINDSIGHT" snapshot export --since 2 -o "$tmp/rest" "$tmp/chain" 2>/dev/null
+}
+
+# Whenever an import is killed, the file is the old one or the new one.
+killed_imports() {
+	local n pid old=0 new=0
+
+	for ((n = 0; n < import_kills; n++)); do
+		cp "$tmp/begin" "$tmp/into"
+		"$HINDSIGHT" snapshot import "$tmp/into" "$tmp/rest" >/dev/null 2>&1 &
+		pid=$!
+		sleep "0.$(printf %04d $((n * 100 / import_kills)))"
+		kill -KILL "$pid" 2>/dev/null
+		wait "$pid" 2>/dev/null
+		if cmp -s "$tmp/into" "$tmp/begin"; then
+			old=$((old + 1))
+		elif cmp -s "$tmp/into" "$tmp/chain"; then
+			new=$((new + 1))
+		fi
+		rm -f "$tmp"/into*
+	done
+	check "$import_kills killed imports leave the old file ($old) or the new one ($new)" test $((old + new)) = "$import_kills"
+}
+
+snapshots_on_full_disk() {
+	mount -t tmpfs -o size="$((($(stat -c %s "$tmp/begin") >> 10) + 8))k" tmpfs "$tmp/disk" 2>/dev/null || return
+	mounted=$tmp/disk
+	cp "$tmp/begin" "$tmp/disk/file"
+	hindsight snapshot import "$tmp/disk/file" "$tmp/rest"
+	check "import on a full disk: status $failed_status" is_status "$failed_status"
+	check "import on a full disk: make room" said 'make room on the disk'
+	check "import on a full disk: the file is as it was" cmp -s "$tmp/disk/file" "$tmp/begin"
+	hindsight snapshot export -o "$tmp/disk/file" "$tmp/chain"
+	check "export on a full disk: status $failed_status" is_status "$failed_status"
+	check "export on a full disk: the file is as it was" cmp -s "$tmp/disk/file" "$tmp/begin"
+	hindsight snapshot take -o "$tmp/disk/file" "$tmp/snap.trace" 500
+	check "take on a full disk: the file is as it was" cmp -s "$tmp/disk/file" "$tmp/begin"
+	check "on a full disk: nothing else is left" test "$(ls "$tmp/disk")" = file
+	umount "$tmp/disk"
+	mounted=
+}
+
+# A bit of each of many copies is turned, or the copy is cut short.
+damaged_snapshots() {
+	local n size at bit byte pages=0 bad=0
+
+	size=$(stat -c %s "$tmp/chain")
+	for ((n = 0; n < damages; n++)); do
+		at=$(((RANDOM << 15 | RANDOM) % size))
+		if ((n % 4 == 0)); then
+			head -c "$at" "$tmp/chain" >"$tmp/damaged"
+		else
+			bit=$((1 << RANDOM % 8))
+			byte=$(od -An -tu1 -j "$at" -N 1 "$tmp/chain")
+			cp "$tmp/chain" "$tmp/damaged"
+			# shellcheck disable=SC2059 # the format is the byte
+			printf "$(printf '\\%03o' $((byte ^ bit)))" |
+				dd of="$tmp/damaged" bs=1 seek="$at" conv=notrunc status=none
+		fi
+		hindsight snapshot export -o "$tmp/exported" "$tmp/damaged"
+		if is_status "$failed_status" && [[ $(wc -l <"$tmp/err") == 1 && ! -e $tmp/exported ]] &&
+			grep -Eq 'at byte |ends (inside|before)|shorter than|no hindsight|cut off|header of' "$tmp/err"; then
+			! said 'page 0x' || pages=$((pages + 1))
+		else
+			bad=$((bad + 1))
+			echo "byte $at of $size, status $status: $(cat "$tmp/err")"
+		fi
+	done
+	check "$damages damaged snapshot files are refused with a place, $pages of them a page" test $bad = 0
+	check "damaged pages are named" test $pages -gt 0
+}
+
 # --- what is no trace, no kernel, not allowed -------------------------------------------------
 
 # refuse NAME ARGUMENT...: status 125 and one sentence on stderr.
@@ -428,4 +512,8 @@ full_disk
 ctrl_c
 killed_recorders
 killed_indexers 2>/dev/null
+snapshot_files
+killed_imports 2>/dev/null
+snapshots_on_full_disk
+damaged_snapshots
 finish

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
  * What going back costs: single steps back from random places in the last second of a recorded run, right after coming
- * to the place from the end, and the next one after that; reverse-continue against one replay of the recording. CPU
- * time, except where it says otherwise.
+ * to the place from the end, and the next one after that; reverse-continue against one replay of the recording;
+ * last-write, as a command, against one replay of more than 10 s of guest time. CPU time.
  */
 #include "tests/bench/figure.h"
 
+#include "debugger/session.h"
+#include "debugger/symbols.h"
 #include "debugger/timeline.h"
 #include "replay/recorder.h"
 #include "vmm/cpuid.h"
@@ -13,17 +15,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PLACES 99
 #define REPS 9
 #define STEP_BOUND_MS 60
 #define STEP_P95_BOUND_MS 250
+#define LAST_WRITE_BOUND 2
 
 static uint64_t random_state = 4711;
 
@@ -176,6 +182,82 @@ static int bench_continue(const char *path, struct err *err)
 	return rc;
 }
 
+/* Run a command with no output; its CPU time in seconds. status: what it must end with. */
+static int run_command(char *const argv[], int status, double *seconds, struct err *err)
+{
+	struct rusage used;
+	int how, null;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		null = open("/dev/null", O_RDWR);
+		for (int fd = 0; fd <= STDERR_FILENO; fd++)
+			dup2(null, fd);
+		execv(argv[0], argv);
+		_exit(127);
+	}
+	if (pid < 0 || wait4(pid, &how, 0, &used) != pid)
+		return err_sys(err, errno, "cannot run %s", argv[0]);
+	if (!WIFEXITED(how) || WEXITSTATUS(how) != status)
+		return err_set(err, EIO, "%s %s ended otherwise than with status %d", argv[0], argv[1], status);
+	*seconds = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+		   (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+	return 0;
+}
+
+/* Where nobody writes, in a page that is written in once, at the start, and in one that each tick writes to. */
+static int bench_last_write(const char *build, char *path, struct err *err)
+{
+	static const struct {
+		const char *what, *symbol;
+		uint64_t offset;
+		int status;
+		double bound;
+	} cases[] = {
+		{"t  last-write, nobody / replay", "start64", 0, 1, LAST_WRITE_BOUND},
+		{"t  last-write, at the start / replay", "idt", 0, 0, LAST_WRITE_BOUND},
+		{"t  last-write, at the end / replay", "timer_ticks", 0, 0, LAST_WRITE_BOUND},
+		{"t  last-write, nobody, tick's page", "timer_ticks", 32, 1, NO_BOUND},
+	};
+	char program[256], guest[256], address[32];
+	char *record_argv[] = {program, "record", "-o", path, "--append", "ms=10500 ticks=1000000", "--kernel", guest, NULL};
+	char *replay_argv[] = {program, "replay", path, NULL};
+	char *ask_argv[] = {program, "last-write", path, address, NULL};
+	double replay = 0, seconds;
+	struct symbols *symbols = NULL;
+	const uint8_t *elf = NULL;
+	size_t size = 0;
+	int rc, over = 0;
+
+	snprintf(program, sizeof(program), "%s/hindsight", build);
+	snprintf(guest, sizeof(guest), "%s/guests/tasks.elf", build);
+	rc = session_map_file(guest, &elf, &size, err);
+	if (rc == 0)
+		rc = symbols_open(elf, size, &symbols, err);
+	if (rc == 0)
+		rc = run_command(record_argv, 0, &seconds, err);
+	if (rc == 0)
+		rc = run_command(replay_argv, 0, &replay, err);
+	for (size_t i = 0; i < ARRAY_SIZE(cases) && rc == 0; i++) {
+		struct samples ratio = {0};
+		gva_t at;
+
+		if (!symbols_lookup(symbols, cases[i].symbol, &at, NULL)) {
+			rc = err_set(err, ENOENT, "%s has no %s", guest, cases[i].symbol);
+			break;
+		}
+		snprintf(address, sizeof(address), "0x%" PRIx64 ",8", at.v + cases[i].offset);
+		rc = run_command(ask_argv, cases[i].status, &seconds, err);
+		samples_add(&ratio, seconds / replay);
+		if (rc == 0)
+			over += figure_print(cases[i].what, cases[i].bound, &ratio, NULL);
+	}
+	symbols_close(symbols);
+	if (elf)
+		munmap((void *)elf, size);
+	return rc < 0 ? rc : over;
+}
+
 int main(void)
 {
 	const struct timeline_options options = {0};
@@ -201,6 +283,9 @@ int main(void)
 	timeline_close(t);
 	if (rc == 0)
 		rc = bench_continue(path, &err);
+	if (rc == 0)
+		rc = bench_last_write(build ? build : "build", path, &err);
+	over += rc > 0 ? (unsigned)rc : 0;
 	unlink(path);
 	if (rc < 0) {
 		fprintf(stderr, "bench_timeline: %s\n", err.text);

@@ -24,6 +24,11 @@
 #define SLOW_WALK 80
 #define SLOW_JUMPS 20
 #define SLOW_SEEKS 40
+#define LATE_HITS 6
+#define TIMED_BOUNDARIES 1000
+#define TIMES 60
+#define HITS_MAX 4096
+#define SEARCHES 20
 /* Where guests keep their data. */
 #define SEARCH_FROM 0x100000ull
 #define SEARCHED (1u << 20)
@@ -222,6 +227,127 @@ static void test_breakpoints(void **state)
 	breakpoints_both_ways("tasks", 8);
 }
 
+/* A time is the first boundary that has it, from wherever one comes. */
+static void test_times(void **state)
+{
+	static uint64_t vtime[TIMED_BOUNDARIES];
+	struct recording rec;
+	struct timeline *t;
+	unsigned n = 0;
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "nested", "", -1);
+	t = open_timeline(&rec);
+	for (n = 0; n < TIMED_BOUNDARIES && n < rec.boundaries; n++) {
+		assert_ok(timeline_seek(t, (struct position){n, 0}, &err), err);
+		vtime[n] = timeline_machine(t)->vtime;
+	}
+	assert_true(n > 1 && vtime[n - 1] > vtime[0]);
+	for (unsigned i = 0; i < TIMES; i++) {
+		uint64_t sought = random_below(&random_state, 2) ? vtime[random_below(&random_state, n)]
+								 : random_below(&random_state, vtime[n - 1]);
+		struct position found = {0};
+
+		assert_ok(timeline_seek_time(t, sought, &err), err);
+		while (vtime[found.boundary] < sought)
+			found.boundary++;
+		assert_int_equal(position_order(timeline_position(t), found), 0);
+		assert_int_equal(timeline_machine(t)->vtime, vtime[found.boundary]);
+		if (i % 3 == 0)
+			assert_ok(timeline_seek(t, (struct position){random_below(&random_state, n), 3}, &err), err);
+	}
+	assert_ok(timeline_seek_time(t, UINT64_MAX, &err), err);
+	assert_ends_as_recorded(t, &rec);
+	timeline_close(t);
+	recording_free(&rec);
+}
+
+/* A run that a late timer led past a landmark begins again where it began: it neither misses a stop, by beginning at a
+ * checkpoint behind that, nor comes to one again that was before. */
+static void test_late_timer(void **state)
+{
+	const struct timeline_options none = {0};
+	struct timeline_options late = {.fault = {.kind = FAULT_LATE}};
+	struct recording rec;
+	struct timeline *t;
+	gva_t address;
+	struct timeline_stops stops = {.breakpoints = {&address, 1}};
+	struct timeline_stop stop;
+	struct timeline_figures figures;
+	struct position from, hit[LATE_HITS];
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "stale_pointer", "ticks=30", -1);
+	from = (struct position){rec.boundaries / 2, 0};
+	assert_ok(timeline_open(&t, rec.path, use_clock, &none, NULL, NULL, &err), err);
+	/* Code that each character printed comes through. */
+	assert_ok(timeline_seek(t, (struct position){from.boundary, 1}, &err), err);
+	address = GVA(vcpu_regs(&timeline_machine(t)->vcpu[0])->rip);
+	for (unsigned i = 0; i < LATE_HITS; i++) {
+		assert_ok(timeline_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(stop.reason, TIMELINE_BREAKPOINT);
+		hit[i] = timeline_position(t);
+	}
+	assert_true(hit[LATE_HITS - 1].boundary > hit[1].boundary + 1);
+	timeline_close(t);
+
+	/* The boundary behind the first hit, but not when it is come to on the way there. */
+	late.fault.boundary = hit[0].boundary + 1;
+	late.fault.where = 1;
+	assert_ok(timeline_open(&t, rec.path, use_clock, &late, NULL, NULL, &err), err);
+	/* Checkpoints behind it, and none of the hits before them. */
+	assert_ok(timeline_seek(t, hit[LATE_HITS - 1], &err), err);
+	assert_ok(timeline_seek(t, hit[LATE_HITS - 2], &err), err);
+	assert_ok(timeline_seek(t, hit[0], &err), err);
+	for (unsigned i = 1; i < LATE_HITS; i++) {
+		assert_ok(timeline_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(position_order(timeline_position(t), hit[i]), 0);
+	}
+	timeline_figures(t, &figures);
+	assert_int_equal(figures.retries, 1);
+	timeline_close(t);
+
+	/* And backwards. */
+	late.fault.where = 2;
+	assert_ok(timeline_open(&t, rec.path, use_clock, &late, NULL, NULL, &err), err);
+	assert_ok(timeline_seek(t, hit[LATE_HITS - 1], &err), err);
+	for (unsigned i = LATE_HITS - 1; i-- > 0;) {
+		assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(position_order(timeline_position(t), hit[i]), 0);
+	}
+	assert_ends_as_recorded(t, &rec);
+	timeline_figures(t, &figures);
+	assert_int_equal(figures.retries, 1);
+	timeline_close(t);
+	recording_free(&rec);
+}
+
+/* A word that changes behind the middle of the recording, in data that interrupts do not push frames to. */
+static void find_changing_word(struct timeline *t, const struct recording *rec, struct timeline_watch *watch)
+{
+	uint64_t *before = malloc(SEARCHED), stack;
+	struct err err;
+
+	assert_ok(timeline_seek(t, (struct position){rec->boundaries / 2, 0}, &err), err);
+	assert_non_null(before);
+	memory_read(timeline_machine(t)->mem, GPA(SEARCH_FROM), before, SEARCHED);
+	stack = vcpu_regs(&timeline_machine(t)->vcpu[0])->rsp;
+	assert_ok(timeline_seek(t, (struct position){rec->boundaries / 2 + 300, 0}, &err), err);
+	for (uint64_t gpa = SEARCH_FROM; gpa < SEARCH_FROM + SEARCHED && !watch->len; gpa += 8) {
+		uint64_t now;
+
+		memory_read(timeline_machine(t)->mem, GPA(gpa), &now, sizeof(now));
+		if (now != before[(gpa - SEARCH_FROM) / 8] && (gpa < stack - 4 * PAGE_SIZE || gpa > stack + 4 * PAGE_SIZE)) {
+			watch->gpa = GPA(gpa);
+			watch->len = 8;
+		}
+	}
+	free(before);
+	assert_int_equal(watch->len, 8);
+}
+
 /* Every access to a word that counts, forward and backward: the same list, with the values in memory that it says. */
 static void watch_both_ways(unsigned kinds)
 {
@@ -231,30 +357,12 @@ static void watch_both_ways(unsigned kinds)
 	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
 	struct recording rec;
 	struct timeline *t;
-	uint64_t *before, stack;
 	unsigned hits = 0;
 	struct err err;
 
 	record_guest(&rec, "stale_pointer", "ticks=30", -1);
 	t = open_timeline(&rec);
-	/* A word that changes, in data that interrupts do not push frames to. */
-	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2, 0}, &err), err);
-	before = malloc(SEARCHED);
-	assert_non_null(before);
-	memory_read(timeline_machine(t)->mem, GPA(SEARCH_FROM), before, SEARCHED);
-	stack = vcpu_regs(&timeline_machine(t)->vcpu[0])->rsp;
-	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2 + 300, 0}, &err), err);
-	for (uint64_t gpa = SEARCH_FROM; gpa < SEARCH_FROM + SEARCHED && !watch.len; gpa += 8) {
-		uint64_t now;
-
-		memory_read(timeline_machine(t)->mem, GPA(gpa), &now, sizeof(now));
-		if (now != before[(gpa - SEARCH_FROM) / 8] && (gpa < stack - 4 * PAGE_SIZE || gpa > stack + 4 * PAGE_SIZE)) {
-			watch.gpa = GPA(gpa);
-			watch.len = 8;
-		}
-	}
-	free(before);
-	assert_int_equal(watch.len, 8);
+	find_changing_word(t, &rec, &watch);
 	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2, 0}, &err), err);
 	while (hits < 20) {
 		assert_ok(timeline_continue(t, &stops, &hit[hits], &err), err);
@@ -309,6 +417,70 @@ static void test_watch_accesses(void **state)
 	watch_both_ways(WATCH_LOADS | WATCH_STORES);
 }
 
+/* Where pages were not written is known from the way there, and not searched; that hides nothing, wherever one has been
+ * before. */
+static void test_untouched(void **state)
+{
+	static struct timeline_stop hit[HITS_MAX];
+	struct timeline_watch watch = {.kinds = WATCH_STORES}, text = {GPA(SEARCH_FROM), 8, WATCH_STORES};
+	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
+	struct timeline_figures before, after;
+	struct timeline_stop stop;
+	struct recording rec;
+	struct timeline *t;
+	unsigned hits = 0;
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "stale_pointer", "ticks=30", -1);
+	t = open_timeline(&rec);
+	find_changing_word(t, &rec, &watch);
+	assert_ok(timeline_seek(t, (struct position){0, 0}, &err), err);
+	do {
+		assert_true(hits < HITS_MAX);
+		assert_ok(timeline_continue(t, &stops, &hit[hits], &err), err);
+	} while (hit[hits++].reason == TIMELINE_WATCH);
+	timeline_close(t);
+	assert_true(--hits > 1);
+
+	t = open_timeline(&rec);
+	for (unsigned i = 0; i < SEARCHES; i++) {
+		const struct timeline_stop *last = NULL;
+		struct position place = {i ? random_below(&random_state, rec.boundaries) : UINT64_MAX, 0};
+
+		assert_ok(timeline_seek(t, place, &err), err);
+		for (unsigned n = 0; n < hits && position_order(hit[n].at, place) <= 0; n++)
+			last = &hit[n];
+		assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+		assert_int_equal(stop.reason, last ? TIMELINE_WATCH : TIMELINE_BEGIN);
+		if (last) {
+			assert_int_equal(stop.gpa.v, last->gpa.v);
+			assert_int_equal(stop.old, last->old);
+			assert_int_equal(stop.now, last->now);
+			assert_int_equal(stop.rip, last->rip);
+		}
+		/* New checkpoints between the old ones. */
+		place = (struct position){random_below(&random_state, rec.boundaries), 2 * i};
+		assert_ok(timeline_seek(t, place, &err), err);
+		assert_ok(timeline_reverse_step(t, 1, &err), err);
+	}
+	assert_ends_as_recorded(t, &rec);
+	timeline_close(t);
+
+	/* Where nobody writes, only the last bit of the way is gone through. */
+	t = open_timeline(&rec);
+	assert_ok(timeline_seek(t, (struct position){UINT64_MAX, 0}, &err), err);
+	timeline_figures(t, &before);
+	stops.watches = &text;
+	assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+	assert_int_equal(stop.reason, TIMELINE_BEGIN);
+	timeline_figures(t, &after);
+	assert_true(before.checkpoints > 3 || !use_clock);
+	assert_true(after.restores - before.restores <= 2);
+	timeline_close(t);
+	recording_free(&rec);
+}
+
 /* Anywhere in a trace and back again: the digests that were recorded are those that are found. */
 static void test_random_seeks(void **state)
 {
@@ -352,6 +524,7 @@ static void test_without_clock(void **state)
 	walk_both_ways("sse", (struct position){10, 0});
 	breakpoints_both_ways("stale_pointer", 1);
 	test_watch(state);
+	test_untouched(state);
 }
 
 /* The place of slowness is known: do less of all of it. */
@@ -375,9 +548,12 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_page_faults),
 		cmocka_unit_test(test_user_code),
 		cmocka_unit_test(test_breakpoints),
+		cmocka_unit_test(test_late_timer),
+		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_watch_loads),
 		cmocka_unit_test(test_watch_accesses),
+		cmocka_unit_test(test_untouched),
 		cmocka_unit_test(test_random_seeks),
 		cmocka_unit_test(test_without_clock),
 	};

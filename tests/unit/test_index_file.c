@@ -220,31 +220,32 @@ static void test_damage(void **state)
 	assert_true(refused > DAMAGES - DAMAGES / 20);
 }
 
-/* A trace without events that begins with the first of the nodes. */
-static void write_snapshot(void)
+/* A snapshot file with all of the nodes. */
+static void write_snapshots(void)
 {
 	struct trace_machine tm = some_machine();
 	struct guest_image image = {.kernel = good.kernel, .kernel_size = sizeof(good.kernel)};
-	const struct trace_end none = {0};
-	struct buf end = {0};
+	const struct snapshot_export all = {0};
 	struct snapshots *t = new_tree();
-	struct trace_writer *w;
+	char path[] = "/tmp/test-snapshots.XXXXXX";
+	uint64_t bytes = 0;
 	struct err err;
+	int fd = mkstemp(path);
 
 	t->mem_size = MEM_SIZE;
 	t->layout = 77;
-	add_node(t, 0);
-	set_file("", 0);
-	assert_int_equal(trace_writer_create(&w, file_path, &err), 0);
-	assert_int_equal(begin_write_head(w, &tm, &image, t, t->first, &err), 0);
-	trace_end_encode(&none, &end);
-	assert_int_equal(trace_writer_frame(w, TRACE_END, end.data, end.len, &err), 0);
-	buf_free(&end);
-	assert_int_equal(trace_writer_close(w, &err), 0);
+	for (unsigned i = 0; i < NODES; i++)
+		add_node(t, i);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(begin_write_file(path, &tm, &image, t, &all, &bytes, &err), 0);
 	snapshots_destroy(t);
-	whole.size = (size_t)lseek(file_fd, 0, SEEK_END);
-	assert_int_equal(pread(file_fd, whole.data, sizeof(whole.data), 0), (ssize_t)whole.size);
-	/* The first frame of the snapshot. */
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	whole.size = bytes;
+	assert_int_equal(read(fd, whole.data, sizeof(whole.data)), (ssize_t)whole.size);
+	close(fd);
+	unlink(path);
+	/* The first frame of the snapshots. */
 	for (whole.index = TRACE_HEADER_SIZE; whole.data[whole.index + 4] != TRACE_BEGIN;) {
 		uint32_t stored;
 
@@ -253,45 +254,103 @@ static void write_snapshot(void)
 	}
 }
 
+/* A sentence that says where: by byte and record or page, or which part of the file does not go on. */
+static void assert_place_named(const struct err *err)
+{
+	static const char *const places[] = {"at byte ", "the trace ends inside", "is cut off", "no hindsight snapshot file",
+					     "shorter than the header"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		if (strstr(err->text, places[i]))
+			return;
+	fail_msg("no place: %s", err->text);
+}
+
 static void test_begin(void **state)
 {
 	static uint8_t data[FILE_MAX + 64];
-	unsigned refused = 0;
+	unsigned refused = 0, same = 0, pages = 0;
 	uint64_t random = 37;
 
 	(void)state;
-	write_snapshot();
+	write_snapshots();
 	for (unsigned i = 0; i < DAMAGES; i++) {
-		/* The first time as it is. */
-		size_t size = i ? damage(data, &random) : whole.size;
+		/* The first times as it is. */
+		size_t size = i > NODES ? damage(data, &random) : whole.size;
+		const uint8_t *bytes = i > NODES ? data : whole.data;
+		bool is_same = size == whole.size && memcmp(bytes, whole.data, size) == 0;
 		struct snapshots *t = new_tree();
+		uint64_t number = i % (NODES + 1);
 		struct replay_file *f = NULL;
 		struct snapshot *s;
 		struct err err = {0};
-		struct event e;
 		int rc;
 
-		set_file(i ? data : whole.data, size);
-		rc = replay_file_open(&f, file_path, &err);
+		set_file(bytes, size);
+		rc = begin_open(&f, file_path, NULL, &(uint64_t){0}, &err);
 		if (rc == 0)
-			rc = begin_import(t, f, &s, &err);
+			rc = begin_import(t, f, number, &s, &err);
+		assert_int_equal(rc == 0, is_same);
 		if (rc == 0) {
 			assert_true(f->tm.begun);
-			assert_memory_equal(&s->uid, &uid[0], sizeof(uid[0]));
-			assert_null(snapshots_next(t, s));
-			rc = replay_file_next(f, &e, &err);
-			assert_true(rc <= 0);
-		}
-		if (rc < 0) {
+			assert_memory_equal(&s->uid, &uid[(number ? number : NODES) - 1], sizeof(uid[0]));
+			same++;
+		} else {
 			assert_explained(rc, &err);
+			assert_place_named(&err);
+			pages += strstr(err.text, "page 0x") != NULL;
 			refused++;
 		}
-		assert_true(i || rc == 0);
 		replay_file_close(f);
 		snapshots_destroy(t);
 	}
-	print_message("%u damages: %u refused\n", DAMAGES, refused);
-	assert_true(refused > DAMAGES * 8 / 10);
+	print_message("%u damages: %u refused, %u of them by page; %u were none\n", DAMAGES, refused, pages, same);
+	assert_true(refused > DAMAGES - DAMAGES / 20);
+	assert_true(pages > 0);
+}
+
+/* More zeros than a trace of this guest may hold, in a file that is small. */
+static void write_zeros(struct trace_writer *w, enum trace_frame type)
+{
+	static const uint8_t zeros[TRACE_FRAME_RAW_MAX];
+	const uint64_t max = trace_snapshots_max(some_machine().config.mem_size);
+	struct err err;
+
+	for (uint64_t bytes = 0; bytes <= max; bytes += sizeof(zeros))
+		assert_int_equal(trace_writer_frame(w, type, zeros, sizeof(zeros), &err), 0);
+	assert_true(trace_writer_size(w) < max / 1000);
+	assert_int_equal(trace_writer_close(w, &err), 0);
+}
+
+/* Frames that say little and mean much: what they hold is not even put together. */
+static void test_size(void **state)
+{
+	struct guest_image image = {.kernel = good.kernel, .kernel_size = sizeof(good.kernel)};
+	struct trace_machine tm = some_machine();
+	struct trace_place end = whole_end();
+	struct snapshots *t = new_tree();
+	struct replay_file *file;
+	struct index_figures f;
+	struct trace_writer *w;
+	struct err err = {0};
+	int fd;
+
+	(void)state;
+	set_file(good.data, end.offset);
+	fd = open(file_path, O_WRONLY | O_APPEND | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(trace_writer_continue(&w, fd, end, &err), 0);
+	write_zeros(w, TRACE_CHECKPOINTS);
+	assert_int_equal(index_load(t, file_path, &f, &err), -EFBIG);
+	assert_non_null(strstr(err.text, "hindsight index makes them anew"));
+	snapshots_destroy(t);
+
+	tm.begun = true;
+	assert_int_equal(trace_writer_create(&w, file_path, &err), 0);
+	assert_int_equal(recorder_write_head(w, &tm, &image, &err), 0);
+	write_zeros(w, TRACE_BEGIN);
+	assert_int_equal(replay_file_open(&file, file_path, &err), -EFBIG);
+	assert_non_null(strstr(err.text, "too much for its guest"));
 }
 
 static void assert_same_mark(const struct replay_mark *a, const struct replay_mark *b)
@@ -370,6 +429,7 @@ int main(void)
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_marks),
 		cmocka_unit_test(test_begin),
+		cmocka_unit_test(test_size),
 	};
 
 	return cmocka_run_group_tests(tests, trace_setup, trace_teardown);

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What the files of the timeline share. */
+#ifndef DEBUGGER_TIMELINE_PRIVATE_H
+#define DEBUGGER_TIMELINE_PRIVATE_H
+
+#include "debugger/page_set.h"
+#include "debugger/timeline.h"
+
+struct checkpoint {
+	struct position at;
+	bool exact;    /* stands at `at`; else in user code behind it, where no position is */
+	bool kept;     /* the trace's own: for good */
+	uint64_t work; /* ns of replaying from the start to it */
+	struct snapshot *snapshot;
+	struct page_set *written; /* since the checkpoint before it, also if nothing changed by it; NULL: that is not known */
+};
+
+struct timeline {
+	struct timeline_options o;
+	struct replay replay;
+	struct snapshots *snapshots;
+	struct checkpoint *checkpoint; /* in order of position */
+	unsigned checkpoints, room, kept;
+	uint64_t work;     /* ns of replaying from the start to the present */
+	double caution;    /* of the replayer, after runs that went too far */
+	uint64_t last_progress;
+	uint64_t restores, retries;
+	const char *path;
+	struct position last; /* 0: not known yet */
+	uint64_t time;        /* that is sought; 0: none */
+	/* Pages written since the machine was as in that snapshot, but for those since the last one was taken. */
+	struct page_set written;
+	uint64_t written_since; /* its number */
+	struct position written_from; /* its place */
+
+	/* While continuing. */
+	struct stops_seen seen;
+};
+
+/* The last checkpoint that stands at `target` or before it. There is always one: the start. */
+struct checkpoint *timeline_find_checkpoint(struct timeline *t, struct position target);
+/* Between this checkpoint and the next one, at `limit`, none of the watched pages was written. */
+bool timeline_is_untouched(const struct timeline *t, const struct checkpoint *c, struct position limit,
+			   const struct timeline_stops *stops);
+int timeline_restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err);
+/* The steps of the present place are. */
+bool timeline_position_known(const struct timeline *t);
+bool timeline_in_user_mode(struct timeline *t);
+/*
+ * Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). Then also
+ * -EAGAIN: by a late timer it ran past a place, and stops may have been missed; the caller goes back to where the run began,
+ * and has it run again after timeline_widen.
+ */
+int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
+		       struct err *err);
+
+/* Wider margins for the next try; -EIO when they are as wide as can be. Afterwards, as they were. */
+int timeline_widen(struct timeline *t, struct err *err);
+void timeline_narrow(struct timeline *t);
+
+/* timeline_stops.c: the last run paused at something that was asked for. */
+bool timeline_stopped(struct timeline *t, struct timeline_stop *stop);
+/* For replay_options; ctx is the timeline. */
+int timeline_on_watched(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t old, uint64_t now,
+			struct err *err);
+int timeline_on_loaded(void *ctx, struct machine *m, gpa_t gpa, unsigned len, uint64_t value, struct err *err);
+
+#endif
