@@ -115,6 +115,9 @@ static void print_answer(const struct options *o, const struct answer *a, struct
 	       first ? "first" : "last", o->address.v, o->length, s->len, o->address.v + (s->gpa.v - a->gpa.v),
 	       s->gpa.v, s->device ? s->device : "", s->device ? s->input ? ", " : ", asked by " : "", where,
 	       (int)s->len * 2, s->old, (int)s->len * 2, s->now);
+	if (s->compared)
+		printf("Found by comparing values, for to watch this page would have disturbed the guest: a store that "
+		       "left the value as it was is not seen.\n\n");
 	print_position(o, a, t, first);
 	if (a->reached && !s->input) {
 		print_instruction(m, rip);

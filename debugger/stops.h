@@ -53,6 +53,9 @@ struct timeline_stop {
 	const char *device; /* whose DMA it was; NULL: an instruction's access */
 	bool input;         /* the DMA of what came from outside: no instruction asked for it */
 	uint64_t rip;       /* of a store: behind a byte of the instruction */
+	/* Found by comparing what memory holds (timeline_stops.c): a store that changed nothing is not seen, and gpa and len are
+	 * those of the watched word in which something changed. */
+	bool compared;
 };
 
 /* The first byte of w for which the access counts; false if there is none. */

@@ -13,8 +13,6 @@
 /* A run forward comes back this often, for a checkpoint, for the user, and for progress. */
 #define SLICE_NS (20 * NSEC_PER_MSEC)
 #define PROGRESS_NS (250 * NSEC_PER_MSEC)
-/* A checkpoint for each so much work of replaying, so that a step back costs no more than about twice that. */
-#define SPACING_NS (20 * NSEC_PER_MSEC)
 /* Going back, a checkpoint is left this many steps before the place: the steps back that follow begin there. */
 #define LEAD_STEPS 64
 /* No boundary has so many: to seek there is to come to the next one, over steps that are counted. */
@@ -181,15 +179,18 @@ static bool is_written(const struct page_set *set, const struct timeline_watch *
 bool timeline_is_untouched(const struct timeline *t, const struct checkpoint *c, struct position limit,
 			   const struct timeline_stops *stops)
 {
-	const struct checkpoint *next = c + 1;
+	const struct checkpoint *end = t->checkpoint + t->checkpoints;
 
-	if (stops->breakpoints.len || next == t->checkpoint + t->checkpoints || !next->written ||
-	    position_order(next->at, limit) != 0)
+	if (stops->breakpoints.len)
 		return false;
-	for (size_t i = 0; i < stops->n_watches; i++)
-		if ((stops->watches[i].kinds & WATCH_LOADS) || is_written(next->written, &stops->watches[i]))
+	do {
+		if (++c == end || !c->written)
 			return false;
-	return true;
+		for (size_t i = 0; i < stops->n_watches; i++)
+			if ((stops->watches[i].kinds & WATCH_LOADS) || is_written(c->written, &stops->watches[i]))
+				return false;
+	} while (position_order(c->at, limit) < 0);
+	return position_order(c->at, limit) == 0;
 }
 
 bool timeline_in_user_mode(struct timeline *t)
@@ -392,8 +393,8 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 			return be_interrupted(t, err);
 		tell_progress(t, target);
 		last = timeline_find_checkpoint(t, timeline_position(t));
-		due = t->work - last->work >= SPACING_NS && !timeline_at_end(t);
-		if (due && timeline_position_known(t))
+		due = t->work - last->work >= TIMELINE_SPACING_NS && !timeline_at_end(t);
+		if (due && timeline_position_known(t) && !t->watched)
 			rc = add_checkpoint(t, err);
 	}
 	if (!found)
@@ -541,6 +542,8 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	if (rc == 0)
 		rc = snapshots_attach(t->snapshots, t->replay.machine, err);
 	if (rc == 0)
+		rc = memory_dirty_open(t->replay.machine->mem, &t->dirty, err);
+	if (rc == 0)
 		snapshots_tell_written(t->snapshots, on_written, t);
 	if (rc == 0)
 		rc = replayer_run(t->replay.replayer, err);
@@ -563,6 +566,8 @@ void timeline_close(struct timeline *t)
 	if (!t)
 		return;
 	snapshots_destroy(t->snapshots);
+	if (t->dirty)
+		memory_dirty_close(t->replay.machine->mem, t->dirty);
 	replay_close(&t->replay);
 	for (unsigned i = 0; i < t->checkpoints; i++)
 		free(t->checkpoint[i].written);

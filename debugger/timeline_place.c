@@ -4,7 +4,7 @@
  * no steps, and a string store to watched memory is counted otherwise than without the watch, which moves the steps
  * behind it.
  */
-#include "debugger/timeline.h"
+#include "debugger/timeline_private.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -37,7 +37,7 @@ static int see_place(struct timeline *t, const struct timeline_stops *stops, con
 	/* The present place counted when the search began there. */
 	again.here = true;
 	for (unsigned i = 0; i < place->nth && rc == 0; i++) {
-		rc = timeline_continue(t, &again, &stop, err);
+		rc = timeline_run_to_stop(t, &again, &stop, err);
 		again.here = false;
 	}
 	if (rc == 0 && !has_regs(t, place))

@@ -6,6 +6,9 @@
 #include "debugger/page_set.h"
 #include "debugger/timeline.h"
 
+/* A checkpoint for each so much work of replaying, so that a step back costs no more than about twice that. */
+#define TIMELINE_SPACING_NS (20 * NSEC_PER_MSEC)
+
 struct checkpoint {
 	struct position at;
 	bool exact;    /* stands at `at`; else in user code behind it, where no position is */
@@ -33,13 +36,15 @@ struct timeline {
 	uint64_t written_since; /* its number */
 	struct position written_from; /* its place */
 
-	/* While continuing. */
+	/* While stops are looked for. */
 	struct stops_seen seen;
+	bool watched; /* KVM watches memory, which may disturb the guest: no checkpoints */
+	struct memory_dirty *dirty; /* since the stretch began */
 };
 
 /* The last checkpoint that stands at `target` or before it. There is always one: the start. */
 struct checkpoint *timeline_find_checkpoint(struct timeline *t, struct position target);
-/* Between this checkpoint and the next one, at `limit`, none of the watched pages was written. */
+/* Between this checkpoint and a later one, at `limit`, none of the watched pages was written. */
 bool timeline_is_untouched(const struct timeline *t, const struct checkpoint *c, struct position limit,
 			   const struct timeline_stops *stops);
 int timeline_restore_checkpoint(struct timeline *t, const struct checkpoint *c, struct err *err);
@@ -53,6 +58,11 @@ bool timeline_in_user_mode(struct timeline *t);
  */
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		       struct err *err);
+
+/* Forward to the next stop, which may be where the machine stands if it is asked for; what is watched may have disturbed
+ * the guest. */
+int timeline_run_to_stop(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
+			 struct err *err);
 
 /* Wider margins for the next try; -EIO when they are as wide as can be. Afterwards, as they were. */
 int timeline_widen(struct timeline *t, struct err *err);
