@@ -117,6 +117,7 @@ static int begin_trace(struct trace_writer **w, const struct options *o, const s
 		.time_rate = o->time_rate,
 		.cmdline = (char *)image->cmdline,
 		.host_cpu = cpu,
+		.cpu_number = cpuid_host_number(),
 		.host_kernel = (char *)m->caps.kernel,
 		.cpuid_hidden = m->caps.cpuid_honoured[1],
 		.entry_seen = !m->caps.syscall_works,

@@ -56,6 +56,7 @@ void trace_machine_encode(const struct trace_machine *tm, struct buf *out)
 	buf_put_u64(out, tm->disk_hash);
 	buf_put_str(out, tm->cmdline);
 	buf_put_str(out, tm->host_cpu);
+	buf_put_u32(out, tm->cpu_number);
 	buf_put_str(out, tm->host_kernel);
 }
 
@@ -90,6 +91,7 @@ int trace_machine_decode(const uint8_t *data, size_t len, struct trace_machine *
 	tm->disk_hash = reader_u64(&in);
 	tm->cmdline = reader_str(&in, CMDLINE_MAX);
 	tm->host_cpu = reader_str(&in, NAME_MAX_LEN);
+	tm->cpu_number = reader_u32(&in);
 	tm->host_kernel = reader_str(&in, NAME_MAX_LEN);
 	if (in.failed || reader_left(&in))
 		return err_set(err, EBADMSG, "the trace's machine description is damaged");

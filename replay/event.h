@@ -33,6 +33,7 @@ struct trace_machine {
 	uint64_t disk_hash;    /* XXH3-64 of the image, if thin */
 	char *cmdline;         /* owned */
 	char *host_cpu;        /* cpuid_host_signature, owned */
+	uint32_t cpu_number;   /* cpuid_host_number */
 	char *host_kernel;     /* uname release, owned; for information */
 	bool cpuid_hidden;     /* the guest's user code saw our CPUID, not the host's */
 	bool entry_seen;       /* user code's way into the kernel was seen; for information */

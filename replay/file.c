@@ -3,6 +3,7 @@
 
 #include "base/new_file.h"
 #include "vmm/cpuid.h"
+#include "vmm/kick.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -369,10 +370,13 @@ int replay_file_check_host(const struct replay_file *f, const struct machine *m,
 
 	cpuid_host_signature(here, sizeof(here));
 	/* User code that asks CPUID saw the recording host's CPU, or sees ours. */
-	if ((!f->tm.cpuid_hidden || !m->caps.cpuid_honoured[1]) && strcmp(here, f->tm.host_cpu) != 0)
-		return err_set(err, ENOTSUP,
-			       "the trace was recorded on another CPU (%s; this is %s), and CPUID in user mode "
-			       "cannot be hidden on one of them: replay it on a host with that CPU",
-			       f->tm.host_cpu, here);
+	if (!f->tm.cpuid_hidden || !m->caps.cpuid_honoured[1]) {
+		if (strcmp(here, f->tm.host_cpu) != 0)
+			return err_set(err, ENOTSUP,
+				       "the trace was recorded on another CPU (%s; this is %s), and CPUID in user mode "
+				       "cannot be hidden on one of them: replay it on a host with that CPU",
+				       f->tm.host_cpu, here);
+		host_pin_thread_to(f->tm.cpu_number);
+	}
 	return cpuid_check_host(m->kvm_fd, f->tm.config.xfeatures, err);
 }

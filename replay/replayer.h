@@ -49,7 +49,8 @@ struct replay_file_place replay_file_tell(const struct replay_file *f);
 int replay_file_seek(struct replay_file *f, const struct replay_file_place *at, struct err *err);
 /* Whether the recorder was cut off before it wrote its end; known after replay_file_next gave 0. */
 bool replay_file_truncated(const struct replay_file *f);
-/* 0 if this host can replay the trace, else one sentence that says why not. */
+/* 0 if this host can replay the trace, else one sentence that says why not. Where user code can tell the host's CPUs
+ * apart, this thread moves to the one on which the trace was recorded, if there is such a one. */
 int replay_file_check_host(const struct replay_file *f, const struct machine *m, struct err *err);
 
 /* A replay deliberately made wrong, to show that it is noticed. */

@@ -15,7 +15,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-#define TRACE_VERSION 7
+#define TRACE_VERSION 8
 #define TRACE_HEADER_SIZE 32
 #define TRACE_FRAME_SIZE 32
 /* No frame holds more than this before compression, so a reader needs no more at once. */

@@ -391,6 +391,16 @@ user_code() {
 	check "record says nothing of those in kernel code" test "$(grep -c 'user code holds' "$tmp/err")" = 0
 }
 
+# Where user code sees the host's CPUs by number, a replay finds the one of the recording.
+other_cpu() {
+	if taskset -c 0 true && taskset -c 1 true; then
+		taskset -c 1 "$HINDSIGHT" record -o "$tmp/cpu.trace" --append n=20 --kernel "$guests/user.elf" \
+			>"$tmp/out" 2>"$tmp/err"
+		taskset -c 0 "$HINDSIGHT" verify "$tmp/cpu.trace" >"$tmp/out" 2>"$tmp/err"
+		check "recorded on one CPU, verified from another" said '0 divergences'
+	fi
+}
+
 # What does not depend on timing comes out the same, recorded or not.
 same_output() {
 	local guest want
@@ -563,6 +573,7 @@ snapshots
 snapshot_trees
 info
 user_code
+other_cpu
 same_output
 endings
 input

@@ -333,6 +333,21 @@ out:
 	return ret;
 }
 
+uint32_t cpuid_host_number(void)
+{
+	uint32_t max[4], out[4];
+
+	/* SDM volume 2A, CPUID: leaf 0xB has it with 32 bits, leaf 1 with 8. */
+	cpuid_host(0, 0, max);
+	if (max[CPUID_EAX] >= 0xb) {
+		cpuid_host(0xb, 0, out);
+		if (out[CPUID_EBX])
+			return out[CPUID_EDX];
+	}
+	cpuid_host(1, 0, out);
+	return out[CPUID_EBX] >> 24;
+}
+
 void cpuid_host_signature(char *out, size_t size)
 {
 	uint32_t id[4], leaf1[4], leaf7[4], ext[4];

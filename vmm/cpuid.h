@@ -50,5 +50,7 @@ int cpuid_set(int vcpu_fd, uint64_t xfeatures, struct err *err);
 int cpuid_check_host(int kvm_fd, uint64_t xfeatures, struct err *err);
 /* Text that identifies the host's CPU features (family, feature words); for the trace. */
 void cpuid_host_signature(char *out, size_t size);
+/* The number by which the CPU that this thread is on shows itself: its (x2)APIC id. */
+uint32_t cpuid_host_number(void);
 
 #endif

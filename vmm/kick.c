@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "vmm/kick.h"
 
+#include "vmm/cpuid.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
@@ -63,6 +65,21 @@ uint64_t host_cpu_ns(void)
 uint64_t host_ns(void)
 {
 	return clock_ns(CLOCK_MONOTONIC);
+}
+
+void host_pin_thread_to(uint32_t number)
+{
+	cpu_set_t before, set;
+
+	if (cpuid_host_number() == number || sched_getaffinity(0, sizeof(before), &before) < 0)
+		return;
+	for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		CPU_ZERO(&set);
+		CPU_SET(cpu, &set);
+		if (sched_setaffinity(0, sizeof(set), &set) == 0 && cpuid_host_number() == number)
+			return;
+	}
+	sched_setaffinity(0, sizeof(before), &before);
 }
 
 int host_pin_thread(struct err *err)

@@ -33,5 +33,7 @@ uint64_t host_ns(void);
 /* Pin this thread to the CPU it is on: CPUID in user mode shows the number of the host's CPU on hosts
  * where it cannot be hidden. */
 int host_pin_thread(struct err *err);
+/* Pin it to the CPU of this number (cpuid_host_number) instead, if it may run there; else leave it where it is. */
+void host_pin_thread_to(uint32_t number);
 
 #endif

@@ -4,6 +4,9 @@
 # installing it, and leave it uncompressed as CACHE_DIR/vmlinux. Does nothing when that version is there.
 set -euo pipefail
 
+# shellcheck source=scripts/package.sh
+. "$(dirname "$0")/../../scripts/package.sh"
+
 META=linux-image-cloud-amd64
 
 die()
@@ -24,28 +27,19 @@ done
 mkdir -p "$1"
 cache=$(cd "$1" && pwd)
 
-# Root's apt drops to the user _apt for downloads, which may not be able to enter the cache directory.
-apt_options=()
-[ "$(id -u)" -ne 0 ] || apt_options=(-o APT::Sandbox::User=root)
-
-apt_update()
-{
-	note "refreshing the package lists"
-	if [ "$(id -u)" -eq 0 ]; then
-		apt-get -qq update >&2
-	elif command -v sudo >/dev/null; then
-		sudo -n apt-get -qq update >&2
-	else
-		note "neither root nor sudo: cannot run apt-get update"
-		return 1
-	fi
-}
-
 # The package that the metapackage of the candidate version depends on, and its version.
 find_package()
 {
-	apt-cache show --no-all-versions "$META" 2>/dev/null |
-		sed -n 's/^Depends: \(linux-image-[^ ,]*\) (= \([^)]*\)).*/\1 \2/p'
+	local depends
+
+	depends=$(package_field "$META" Depends) || return 1
+	sed -n 's/^\(linux-image-[^ ,]*\) (= \([^)]*\)).*/\1 \2/p' <<<"$depends"
+}
+
+# PACKAGE VERSION: leave its kernel, still packed, as bzImage in the current directory.
+fetch_package()
+{
+	package_file "$1=$2" "./boot/vmlinuz-${1#linux-image-}" >bzImage
 }
 
 # Little-endian number of $3 bytes at offset $2 of file $1.
@@ -87,35 +81,25 @@ extract_vmlinux()
 
 read -r package version <<<"$(find_package)"
 if [ -z "$package" ]; then
-	apt_update || true
-	read -r package version <<<"$(find_package)"
-fi
-if [ -z "$package" ]; then
-	if [ -s "$cache/vmlinux" ]; then
-		note "the package lists do not have $META; using the kernel fetched earlier"
-		echo "$cache/vmlinux"
-		exit 0
-	fi
-	die "the package lists do not have $META: offline, or no Debian amd64 system?"
+	[ -s "$cache/vmlinux" ] || exit 1
+	note "using the kernel fetched earlier"
+	echo "$cache/vmlinux"
+	exit 0
 fi
 
 kernel=vmlinux-${package#linux-image-}_$version
 if [ ! -s "$cache/$kernel" ]; then
 	work=$(mktemp -d "$cache/fetch.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
-	note "downloading $package $version"
-	if ! (cd "$work" && apt-get -qq "${apt_options[@]}" download "$package=$version" >&2); then
-		apt_update || true
+	cd "$work"
+	if ! fetch_package "$package" "$version"; then
+		# The lists have been refreshed since.
 		read -r package version <<<"$(find_package)"
 		kernel=vmlinux-${package#linux-image-}_$version
-		(cd "$work" && apt-get -qq "${apt_options[@]}" download "$package=$version" >&2) ||
-			die "cannot download $package $version: offline?"
+		fetch_package "$package" "$version"
 	fi
-	dpkg-deb --fsys-tarfile "$work"/*.deb |
-		tar -x -O "./boot/vmlinuz-${package#linux-image-}" >"$work/bzImage" ||
-		die "no kernel image in $package $version"
-	extract_vmlinux "$work/bzImage" "$work/vmlinux"
-	mv "$work/vmlinux" "$cache/$kernel"
+	extract_vmlinux bzImage vmlinux
+	mv vmlinux "$cache/$kernel"
 fi
 ln -sf "$kernel" "$cache/vmlinux"
 echo "$cache/vmlinux"

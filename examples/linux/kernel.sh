@@ -29,19 +29,10 @@ die() {
 	exit 1
 }
 
+# shellcheck source=scripts/package.sh
+. "$here/../../scripts/package.sh"
 "$here/../../scripts/deps.sh" linux
 mkdir -p "$cache"
-
-# Root's apt drops to the user _apt for downloads, which may not be able to enter the directory.
-apt_options=()
-as_root=()
-if ((EUID == 0)); then
-	apt_options=(-o APT::Sandbox::User=root)
-elif command -v sudo >/dev/null; then
-	as_root=(sudo -n)
-fi
-
-candidate() { apt-cache show --no-all-versions "$PACKAGE" 2>/dev/null | sed -n 's/^Version: //p'; }
 
 # All that decides what the kernel's bytes are.
 key_of_version() {
@@ -54,18 +45,8 @@ key_of_version() {
 }
 
 unpack_source() {
-	local version=$1
-
-	note "downloading $PACKAGE $version"
-	if ! apt-get -qq "${apt_options[@]}" download "$PACKAGE=$version" >&2; then
-		"${as_root[@]}" apt-get -qq update >&2
-		apt-get -qq "${apt_options[@]}" download "$PACKAGE=$version" >&2 ||
-			die "cannot download $PACKAGE $version: offline, or replaced by a newer one?"
-	fi
 	mkdir source
-	dpkg-deb --fsys-tarfile "$PACKAGE"_*.deb | tar -x -O "./usr/src/$PACKAGE.tar.xz" |
-		xz -dc | tar -x --strip-components=1 -C source
-	rm "$PACKAGE"_*.deb
+	package_file "$PACKAGE=$1" "./usr/src/$PACKAGE.tar.xz" | xz -dc | tar -x --strip-components=1 -C source
 }
 
 # allnoconfig drops silently what it does not know or whose dependencies are off.
@@ -137,12 +118,7 @@ build_cached() {
 	find "$cache" -maxdepth 1 -name 'linux-*' ! -path "$kept" -exec rm -rf {} +
 }
 
-version=$(candidate)
-if [[ -z $version ]]; then
-	"${as_root[@]}" apt-get -qq update >&2 || true
-	version=$(candidate)
-fi
-[[ -n $version ]] || die "the package lists do not have $PACKAGE: offline, or no Debian 12?"
+version=$(package_field "$PACKAGE" Version)
 kept=$cache/linux-$(key_of_version "$version")
 [[ -d $kept ]] || build_cached "$version" "$kept"
 

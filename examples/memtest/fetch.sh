@@ -7,32 +7,18 @@
 # Needs a Debian system. What is there already stays.
 set -euo pipefail
 
-PACKAGE=memtest86+
+# shellcheck source=scripts/package.sh
+. "$(dirname "$0")/../../scripts/package.sh"
+
 PROGRAM=memtest86+x64.bin
 
-die() {
-	echo "examples/memtest/fetch.sh: $*" >&2
+(($# == 1)) || {
+	echo "usage: fetch.sh DIR" >&2
 	exit 1
 }
-
-(($# == 1)) || die "usage: fetch.sh DIR"
 mkdir -p "$1"
-dir=$(cd "$1" && pwd)
-[[ ! -s $dir/$PROGRAM ]] || exit 0
-# Root's apt drops to the user _apt for downloads, which may not be able to enter the directory.
-apt_options=()
-as_root=()
-if ((EUID == 0)); then
-	apt_options=(-o APT::Sandbox::User=root)
-elif command -v sudo >/dev/null; then
-	as_root=(sudo -n)
+cd "$1"
+if [[ ! -s $PROGRAM ]]; then
+	package_file memtest86+ "./boot/$PROGRAM" >"$PROGRAM.new"
+	mv "$PROGRAM.new" "$PROGRAM"
 fi
-work=$(mktemp -d "$dir/fetch.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-if ! apt-get -qq "${apt_options[@]}" download "$PACKAGE" >&2; then
-	"${as_root[@]}" apt-get -qq update >&2 || true
-	apt-get -qq "${apt_options[@]}" download "$PACKAGE" >&2 || die "cannot download $PACKAGE: offline?"
-fi
-dpkg-deb --fsys-tarfile "$PACKAGE"_*.deb | tar -x -O "./boot/$PROGRAM" >program
-mv program "$dir/$PROGRAM"

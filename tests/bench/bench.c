@@ -141,6 +141,7 @@ static int begin_trace(struct trace_writer **w, const char *path, const struct m
 		.time_rate = ro->time_rate,
 		.cmdline = (char *)g->image.cmdline,
 		.host_cpu = cpu,
+		.cpu_number = cpuid_host_number(),
 		.host_kernel = (char *)m->caps.kernel,
 		.cpuid_hidden = m->caps.cpuid_honoured[1],
 	};

@@ -72,6 +72,7 @@ static int record(const char *guest, const char *path, struct err *err)
 					   .time_rate = 1,
 					   .cmdline = (char *)"",
 					   .host_cpu = cpu,
+					   .cpu_number = cpuid_host_number(),
 					   .host_kernel = m->caps.kernel,
 					   .cpuid_hidden = m->caps.cpuid_honoured[1]};
 

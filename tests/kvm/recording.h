@@ -135,6 +135,7 @@ static inline void record_guest(struct recording *rec, const char *guest, const 
 	tm.config = m->config;
 	tm.clock = options.clock;
 	tm.host_cpu = cpu;
+	tm.cpu_number = cpuid_host_number();
 	tm.host_kernel = m->caps.kernel;
 	tm.cpuid_hidden = m->caps.cpuid_honoured[1];
 	assert_ok(trace_writer_create(&w, rec->path, &err), err);

@@ -258,6 +258,7 @@ static struct trace_machine some_machine(void)
 		.disk_hash = 0x123456789abcdef0,
 		.cmdline = (char *)"console=ttyS0 \xff\x01 quiet",
 		.host_cpu = (char *)"AuthenticAMD family 25 model 97",
+		.cpu_number = 0x12345678,
 		.host_kernel = (char *)"",
 		.cpuid_hidden = true,
 		.entry_seen = true,
@@ -289,6 +290,7 @@ static void test_machine_identity(void **state)
 	assert_int_equal(out.config.ports, in.config.ports);
 	assert_string_equal(out.cmdline, in.cmdline);
 	assert_string_equal(out.host_cpu, in.host_cpu);
+	assert_int_equal(out.cpu_number, in.cpu_number);
 	assert_string_equal(out.host_kernel, in.host_kernel);
 	assert_true(out.cpuid_hidden && out.entry_seen);
 	trace_machine_free(&out);
