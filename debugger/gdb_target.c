@@ -121,6 +121,15 @@ static bool is_scratch(struct gdb_view *v, enum gdb_space space, uint64_t addr, 
 	return space == GDB_LINEAR && addr < sp && sp - addr >= n && sp - addr <= SCRATCH_MAX;
 }
 
+/* Once. A live guest has no history that must stay as it was. */
+static void tell_of_calls(struct gdb_view *v, struct gdb_session *s, bool call)
+{
+	if (call && !v->told_of_calls)
+		gdb_session_print(s, "The guest is live: what a function does that is called here stays done, as time that it takes "
+				     "is gone.\nIn a recording it would be undone.\n");
+	v->told_of_calls |= call;
+}
+
 static int write_memory(void *ctx, struct gdb_session *s, int thread, enum gdb_space space, uint64_t addr,
 			const void *data, size_t n, struct err *err)
 {
@@ -136,7 +145,7 @@ static int write_memory(void *ctx, struct gdb_session *s, int thread, enum gdb_s
 	if (rc < 0 || same)
 		return rc;
 	if (v->guest)
-		rc = 0;
+		tell_of_calls(v, s, is_scratch(v, space, addr, n));
 	else if (is_scratch(v, space, addr, n))
 		rc = branch_note_call(&v->branches, err);
 	else if (!was_branch)

@@ -12,6 +12,7 @@ struct gdb_view {
 	struct live *guest;	   /* ... which is this */
 	struct machine *machine;
 	struct branches branches;
+	bool told_of_calls; /* that those in a live guest are not undone */
 	/* While a run goes on. */
 	struct gdb_session *session;
 	const struct gdb_resume *resume;

@@ -62,7 +62,8 @@ start --wait --seed 2 --append ticks=300 --kernel "$kernel"
 session "$kernel" -ex 'p $pc' -ex 'break nvlog_tick' -ex continue -ex 'p timer_ticks == 1' -ex 'set var timer_ticks = 290' \
 	-ex delete -ex 'stepi 20' -ex 'p (int)nvlog_records()' -ex 'watch nvlog.records' -ex continue -ex 'monitor when' \
 	-ex reverse-stepi -ex 'monitor seek 0'
-expect gdb '<_start>' 'hit Breakpoint\|^Breakpoint 1, nvlog_tick' '^\$2 = 1' '^\$3 = 0' '^New value = 1' '^a live guest, ' \
+expect gdb '<_start>' 'hit Breakpoint\|^Breakpoint 1, nvlog_tick' '^\$2 = 1' '^\$3 = 0' \
+	'^The guest is live: what a function does' '^New value = 1' '^a live guest, ' \
 	'does not support this command' '"seek" is no command here'
 ends 0
 # Ten of its 300 ticks were left to it.

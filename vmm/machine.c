@@ -627,6 +627,7 @@ int machine_run(struct machine *m, struct err *err)
 		struct vcpu_request req = {0};
 		struct watched_delivery delivery;
 		enum vcpu_stop stop;
+		bool doubled;
 
 		rc = deliver(m, v, &req, err);
 		if (rc == 0)
@@ -640,8 +641,12 @@ int machine_run(struct machine *m, struct err *err)
 		if (rc == 0)
 			rc = vcpu_run(v, &req, &stop, err);
 		rc = watched_delivered(m, &delivery, rc, err);
+		if (rc == 0)
+			rc = watched_doubled(m, &delivery, stop, &doubled, err);
 		if (rc < 0)
 			break;
+		if (doubled)
+			continue;
 		m->irq_steps += req.step && pic_pending(&m->pic);
 		rc = handle_stop(m, v, &req, stop, err);
 		if (rc == 0 && m->watched_rc < 0) {

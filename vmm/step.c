@@ -68,6 +68,17 @@ bool step_handler(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned 
 	return (gate[5] & 0x80) != 0;
 }
 
+bool step_handler_stack(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned vector, uint64_t *stack)
+{
+	uint8_t ist;
+
+	/* The gate's byte 4 (SDM 3A, figure 6-8). */
+	if (!(sregs->efer & EFER_LMA) ||
+	    paging_read(v->mem, sregs, GVA(sregs->idt.base + vector * 16 + 4), &ist, 1) < 0 || !(ist & 7))
+		return false;
+	return paging_read(v->mem, sregs, GVA(sregs->tr.base + TSS_IST1 + 8 * ((ist & 7u) - 1)), stack, sizeof(*stack)) == 0;
+}
+
 enum step_care step_care_find(const struct vcpu *v, gva_t *target)
 {
 	struct kvm_sregs sregs;
@@ -142,19 +153,14 @@ static void note_frame(struct step_frames *f, const struct vcpu *v, uint64_t sta
 		f->n++;
 }
 
-void step_note_frames(const struct vcpu *v, struct step_frames *f)
+void step_note_stacks(const struct vcpu *v, struct step_frames *f, uint64_t rsp)
 {
-	const struct kvm_regs *regs = vcpu_regs(v);
 	const struct kvm_sregs *sregs = &f->sregs;
 	uint64_t stack;
 
 	f->n = 0;
-	if ((regs->rflags & RFLAGS_TF) || vcpu_get_sregs(v, &f->sregs, NULL) < 0 ||
-	    !(sregs->efer & EFER_LMA))
-		return;
-	f->rip = regs->rip;
 	if (sregs->ss.dpl == 0)
-		note_frame(f, v, regs->rsp);
+		note_frame(f, v, rsp);
 	else if (paging_read(v->mem, sregs, GVA(sregs->tr.base + TSS_RSP0), &stack,
 			     sizeof(stack)) == 0)
 		note_frame(f, v, stack);
@@ -163,6 +169,18 @@ void step_note_frames(const struct vcpu *v, struct step_frames *f)
 				sizeof(stack)) == 0 &&
 		    stack)
 			note_frame(f, v, stack);
+}
+
+void step_note_frames(const struct vcpu *v, struct step_frames *f)
+{
+	const struct kvm_regs *regs = vcpu_regs(v);
+
+	f->n = 0;
+	if ((regs->rflags & RFLAGS_TF) || vcpu_get_sregs(v, &f->sregs, NULL) < 0 ||
+	    !(f->sregs.efer & EFER_LMA))
+		return;
+	f->rip = regs->rip;
+	step_note_stacks(v, f, regs->rsp);
 }
 
 void step_hide_flag_in_frames(struct vcpu *v, const struct step_frames *f)

@@ -20,6 +20,8 @@ enum step_care step_care_find(const struct vcpu *v, gva_t *target);
  * be read. */
 bool step_handler(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned vector,
 		  gva_t *entry);
+/* The top of the stack that the IDT of long mode has for a vector; false if it has none of its own, or it cannot be read. */
+bool step_handler_stack(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned vector, uint64_t *stack);
 /* After a step over such an instruction: take the host's TF out of what it stored. */
 void step_hide_flag(struct vcpu *v, enum step_care what);
 
@@ -45,6 +47,8 @@ struct step_frames {
  * the step has written.
  */
 void step_note_frames(const struct vcpu *v, struct step_frames *f);
+/* The frames alone, with f->sregs given, of long mode, and a stack pointer. */
+void step_note_stacks(const struct vcpu *v, struct step_frames *f, uint64_t rsp);
 void step_hide_flag_in_frames(struct vcpu *v, const struct step_frames *f);
 
 /*

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "vmm/watched.h"
 
+#include "vmm/breakpoint.h"
 #include "vmm/paging.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+
+#define X86_DOUBLE_FAULT 8
+#define RFLAGS_RF (1u << 16)
 
 /* If the memory is watched, make the store and report it. len: at most 8. */
 static int watched_store(struct machine *m, gpa_t gpa, const void *data, unsigned len, bool *was,
@@ -115,55 +119,181 @@ bool watched_stops(struct vcpu *v, const struct vcpu_request *req, enum vcpu_sto
 	return !v->exit_stashed;
 }
 
-static bool frame_is_watched(const struct machine *m, const struct step_frames *f, const struct step_frame *frame)
+/* An exception or interrupt whose frame ends at `top` writes to watched memory. */
+static bool frame_is_watched(const struct machine *m, const struct kvm_sregs *sregs, gva_t top)
 {
 	/* It may lie in two pages. */
-	for (unsigned i = 0; i < STEP_PUSHED_WORDS; i += STEP_PUSHED_WORDS - 1) {
+	for (unsigned i = 1; i <= WATCHED_WORDS; i += WATCHED_WORDS - 1) {
 		gpa_t gpa;
 
-		if (paging_translate(m->mem, &f->sregs, GVA(frame->at.v + 8 * i), &gpa) == 0 &&
-		    memory_is_watched(m->mem, gpa, 8))
+		if (paging_translate(m->mem, sregs, GVA(top.v - 8 * i), &gpa) == 0 && memory_is_watched(m->mem, gpa, 8))
 			return true;
 	}
 	return false;
 }
+
+static gva_t frame_top(const struct step_frame *frame)
+{
+	return GVA(frame->at.v + 8 * STEP_PUSHED_WORDS);
+}
+
+static bool any_frame_is_watched(const struct machine *m, const struct step_frames *f)
+{
+	for (unsigned i = 0; i < f->n; i++)
+		if (frame_is_watched(m, &f->sregs, frame_top(&f->frame[i])))
+			return true;
+	return false;
+}
+
+/* --- a double fault in its stead --------------------------------------------------------------- */
+
+/* Have the guest stopped if it comes to the handler of double faults. */
+static int set_guard(struct machine *m, struct vcpu_request *req, struct watched_delivery *d, struct err *err)
+{
+	struct vcpu *v = &m->vcpu[0];
+	struct kvm_sregs sregs;
+	uint64_t stack;
+	int rc = vcpu_get_sregs(v, &sregs, err);
+
+	d->wanted = req->set;
+	d->stepped = req->step;
+	if (rc < 0 || (d->wanted && d->wanted->len == BREAKPOINTS_MAX) ||
+	    !step_handler_stack(v, &sregs, X86_DOUBLE_FAULT, &stack) ||
+	    !step_handler(v, &sregs, X86_DOUBLE_FAULT, &d->double_fault) || d->double_fault.v == vcpu_regs(v)->rip)
+		return rc;
+	d->frame = GVA((stack & ~15ull) - 8 * WATCHED_WORDS);
+	if (paging_read(m->mem, &sregs, d->frame, d->words, sizeof(d->words)) < 0)
+		return 0;
+	d->guarded = true;
+	d->regs = *vcpu_regs(v);
+	if (req->step)
+		return 0;
+	/* First, so that it has a debug register where there are any. */
+	d->address[0] = d->double_fault;
+	d->set = (struct breakpoint_set){d->address, 1};
+	for (unsigned i = 0; d->wanted && i < d->wanted->len; i++)
+		d->address[d->set.len++] = d->wanted->address[i];
+	req->set = &d->set;
+	return 0;
+}
+
+/* What the CPU has pushed for a double fault, in the order of its words in memory. */
+struct double_fault {
+	uint64_t error, rip, cs, rflags, rsp, ss;
+};
+
+/* The guest stands at the handler, or, where a step goes on into it, behind the handler's first instruction. */
+static bool has_doubled(struct machine *m, const struct watched_delivery *d, const struct kvm_sregs *sregs,
+			struct double_fault *f)
+{
+	const struct kvm_regs *now = vcpu_regs(&m->vcpu[0]);
+	uint64_t words[WATCHED_WORDS];
+	uint64_t at = d->frame.v + sizeof(words) - sizeof(*f);
+
+	if (!(d->stepped ? now->rsp >= d->frame.v && now->rsp <= at : now->rip == d->double_fault.v && now->rsp == at) ||
+	    paging_read(m->mem, sregs, d->frame, words, sizeof(words)) < 0)
+		return false;
+	memcpy(f, (uint8_t *)words + sizeof(words) - sizeof(*f), sizeof(*f));
+	/* Of kernel code: with no change of level the segments stay. */
+	return f->error == 0 && f->cs == sregs->cs.selector && f->ss == sregs->ss.selector &&
+	       (!d->stepped || (f->rip == d->regs.rip && f->rsp == d->regs.rsp && memcmp(words, d->words, sizeof(words)) != 0));
+}
+
+static int take_back(struct machine *m, const struct watched_delivery *d, const struct kvm_sregs *sregs,
+		     const struct double_fault *f, struct err *err)
+{
+	struct vcpu *v = &m->vcpu[0];
+	struct kvm_regs *now = vcpu_regs_mut(v);
+
+	/* The instruction is made again, and counted again where instructions are; so is the handler's first, if a step
+	 * went on into it. */
+	if (v->caps->emul_clock)
+		v->uncounted -= now->rip == d->double_fault.v ? 1 : 2;
+	if (d->stepped) {
+		*now = d->regs;
+	} else {
+		now->rip = f->rip;
+		now->rsp = f->rsp;
+		now->rflags = f->rflags & ~(uint64_t)RFLAGS_RF;
+	}
+	if (paging_write(m->mem, sregs, d->frame, d->words, sizeof(d->words)) < 0)
+		return err_set(err, EFAULT, "the stack for double faults at 0x%" PRIx64 " cannot be written", d->frame.v);
+	m->watched_again = true;
+	return 0;
+}
+
+int watched_doubled(struct machine *m, const struct watched_delivery *d, enum vcpu_stop stop, bool *was, struct err *err)
+{
+	struct vcpu *v = &m->vcpu[0];
+	struct step_frames frames;
+	struct double_fault f;
+	int rc;
+
+	*was = false;
+	if (!d->guarded || (stop != (d->stepped ? VCPU_STEP : VCPU_BREAK) && stop != VCPU_KICK))
+		return 0;
+	rc = vcpu_get_sregs(v, &frames.sregs, err);
+	if (rc < 0)
+		return rc;
+	/* The guest's own double fault, if none of its stacks is watched: then there is only the guard to pass over. */
+	if (has_doubled(m, d, &frames.sregs, &f)) {
+		step_note_stacks(v, &frames, f.rsp);
+		if (any_frame_is_watched(m, &frames)) {
+			*was = true;
+			if (stop == VCPU_KICK)
+				vcpu_kick(v); /* for later */
+			return take_back(m, d, &frames.sregs, &f, err);
+		}
+	}
+	*was = stop == VCPU_BREAK && vcpu_regs(v)->rip == d->double_fault.v && !breakpoint_set_has(d->wanted, d->double_fault.v);
+	return 0;
+}
+
+/* --- deliveries --------------------------------------------------------------------------------- */
 
 int watched_deliver(struct machine *m, struct vcpu_request *req, struct watched_delivery *d, struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
 	int rc;
 
-	d->lifted = false;
-	if (!v->event_queued || !memory_watches(m->mem))
+	d->lifted = d->guarded = false;
+	d->again = m->watched_again;
+	m->watched_again = false;
+	if (!memory_watches(m->mem))
 		return 0;
+	if (!v->event_queued && !d->again)
+		return set_guard(m, req, d, err);
 	step_note_frames(v, &d->frames);
+	if (!any_frame_is_watched(m, &d->frames))
+		return 0;
 	for (unsigned i = 0; i < d->frames.n; i++) {
-		if (frame_is_watched(m, &d->frames, &d->frames.frame[i]))
-			d->lifted = true;
-		if (paging_read(m->mem, &d->frames.sregs, d->frames.frame[i].at, d->before[i], sizeof(d->before[i])) < 0)
+		gva_t at = GVA(frame_top(&d->frames.frame[i]).v - sizeof(d->before[i]));
+
+		if (paging_read(m->mem, &d->frames.sregs, at, d->before[i], sizeof(d->before[i])) < 0)
 			d->frames.n = i;
 	}
-	if (!d->lifted)
-		return 0;
+	d->lifted = true;
 	rc = memory_lift_watches(m->mem, true, err);
 	req->step = true;
 	req->window = false;
 	return rc;
 }
 
-/* The words of the frame that are watched, in the order in which the CPU pushes them. */
+/* The words down to the stack pointer that are watched, in the order in which they are pushed. */
 static int tell_frame(struct machine *m, const struct watched_delivery *d, unsigned n, struct err *err)
 {
+	gva_t top = frame_top(&d->frames.frame[n]);
+	uint64_t rsp = vcpu_regs(&m->vcpu[0])->rsp;
 	int rc = 0;
 
-	for (unsigned i = STEP_PUSHED_WORDS; rc == 0 && i-- > 0;) {
+	for (unsigned i = 1; rc == 0 && top.v - 8 * i >= rsp; i++) {
 		gpa_t gpa;
 		uint64_t now;
 
-		if (paging_translate(m->mem, &d->frames.sregs, GVA(d->frames.frame[n].at.v + 8 * i), &gpa) < 0 ||
+		if (paging_translate(m->mem, &d->frames.sregs, GVA(top.v - 8 * i), &gpa) < 0 ||
 		    memory_read(m->mem, gpa, &now, sizeof(now)) < 0 || !memory_is_watched(m->mem, gpa, 8))
 			continue;
-		rc = m->nondet->watched(m->nondet_ctx, m, gpa, 8, d->before[n][i], now, err);
+		rc = m->nondet->watched(m->nondet_ctx, m, gpa, 8, d->before[n][WATCHED_WORDS - i], now, err);
 	}
 	return rc;
 }
@@ -174,13 +304,18 @@ int watched_delivered(struct machine *m, const struct watched_delivery *d, int r
 
 	if (!d->lifted)
 		return rc;
+	/* Kicked before it moved. */
+	m->watched_again = d->again && vcpu_regs(v)->rip == d->frames.rip;
 	if (rc < 0) {
 		(void)memory_lift_watches(m->mem, false, NULL);
 		return rc;
 	}
 	rc = memory_lift_watches(m->mem, false, err);
-	for (unsigned i = 0; rc == 0 && !v->event_queued && m->nondet->watched && i < d->frames.n; i++)
-		if (d->frames.frame[i].at.v == vcpu_regs(v)->rsp)
+	for (unsigned i = 0; rc == 0 && !v->event_queued && m->nondet->watched && i < d->frames.n; i++) {
+		uint64_t pushed = frame_top(&d->frames.frame[i]).v - vcpu_regs(v)->rsp;
+
+		if (pushed >= 8 * STEP_PUSHED_WORDS && pushed <= 8 * WATCHED_WORDS)
 			return tell_frame(m, d, i, err);
+	}
 	return rc;
 }

@@ -14,18 +14,40 @@ int watched_try(struct machine *m, bool *was, struct err *err);
  * *stop and returns true if so. */
 bool watched_stops(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *stop);
 
+/* Of the words below a stack's top: a frame, an error code, and what the handler's first instruction pushes. */
+#define WATCHED_WORDS 8u
+
 /*
  * An event is about to be delivered whose frame lies in watched memory: KVM cannot push it there. The watch is lifted
  * and the request becomes a step, which is the delivery; watched_delivered tells of what has been written and watches
- * again. Nothing in all other cases.
+ * again.
+ *
+ * An exception comes without notice, and KVM makes a double fault of it. So the guest is stopped at the handler of that,
+ * which has a stack of its own, and the double fault is taken back (watched_doubled). The instruction is then made once
+ * more, as above.
  */
 struct watched_delivery {
 	bool lifted;
+	bool again; /* for the instruction of which a double fault was taken back */
 	struct step_frames frames; /* where it may be pushed ... */
-	uint64_t before[1 + TSS_ISTS][STEP_PUSHED_WORDS]; /* ... and what was there */
+	uint64_t before[1 + TSS_ISTS][WATCHED_WORDS]; /* ... and what was there */
+
+	/* Where a double fault would show. */
+	bool guarded;
+	gva_t double_fault; /* its handler */
+	gva_t frame;	    /* of WATCHED_WORDS, at its stack's top */
+	uint64_t words[WATCHED_WORDS];
+	struct kvm_regs regs; /* before the run */
+	bool stepped;
+	const struct breakpoint_set *wanted;
+	struct breakpoint_set set; /* the breakpoints that were asked for, and the handler */
+	gva_t address[BREAKPOINTS_MAX];
 };
 
+/* Before the guest runs, and behind; rc: how that went. Nothing where no memory is watched. */
 int watched_deliver(struct machine *m, struct vcpu_request *req, struct watched_delivery *d, struct err *err);
 int watched_delivered(struct machine *m, const struct watched_delivery *d, int rc, struct err *err);
+/* The guest has been stopped by a double fault only: to the caller nothing has happened. Otherwise *was is false. */
+int watched_doubled(struct machine *m, const struct watched_delivery *d, enum vcpu_stop stop, bool *was, struct err *err);
 
 #endif

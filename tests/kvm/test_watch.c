@@ -23,6 +23,9 @@
 /* A page of the buffers of the guest `strings`, which it fills by string instructions. */
 #define STRINGS_GPA 0x10d000ull
 
+/* The upper page of the stack on which guests run and take their exceptions (boot_stack_top in examples/lib/boot.S). */
+#define STACK_GPA 0x10b000ull
+
 static struct recording wide;
 
 struct model {
@@ -125,6 +128,23 @@ static void test_string_instructions(void **state)
 	recording_free(&strings);
 }
 
+/* Interrupts and page faults of kernel code push their frames to a page that is watched: each word is told, and the guest
+ * handles the same faults at the same places. */
+static void test_exceptions(void **state)
+{
+	struct model model[2] = {{.gpa = STACK_GPA}, {.gpa = STACK_GPA}};
+	struct recording paging;
+
+	(void)state;
+	record_guest(&paging, "paging", "n=60", -1);
+	for (unsigned i = 0; i < 2; i++)
+		replay_watched(&paging, &model[i], i == 0);
+	/* Two faults a round, with six words of a frame each. */
+	assert_true(model[0].stores > 60 * 2 * 6);
+	assert_int_equal(model[0].stores, model[1].stores);
+	recording_free(&paging);
+}
+
 /*
  * With loads watched too the page is not there for KVM: the guest, which compares it with a model of its own in the end, must
  * not notice, nor must the digests that were recorded.
@@ -205,6 +225,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_store),
 					   cmocka_unit_test(test_string_instructions),
+					   cmocka_unit_test(test_exceptions),
 					   cmocka_unit_test(test_every_load), cmocka_unit_test(test_refusals)};
 	int missing = kvm_missing("test_watch");
 
