@@ -93,6 +93,30 @@ static void assert_ends_as_recorded(struct timeline *t, const struct recording *
 	assert_int_equal(timeline_machine(t)->boundary, rec->boundaries);
 }
 
+/* Places that are no positions, as those inside a string instruction, lead to the next one that is: never to another. */
+static void seek_between(const char *guest, struct timeline *t, const struct seen *seen, unsigned n)
+{
+	unsigned between = 0;
+	struct err err;
+
+	for (unsigned i = 0; i < jumps; i++) {
+		struct position to = seen[random_below(&random_state, n)].at;
+		const struct seen *next = seen;
+		struct seen now;
+
+		to.steps += 1 + random_below(&random_state, 3);
+		while (next < seen + n && position_order(next->at, to) < 0)
+			next++;
+		if (next == seen + n)
+			continue;
+		between += position_order(next->at, to) != 0;
+		assert_ok(timeline_seek(t, to, &err), err);
+		now = look(t, next->has_digest);
+		assert_same(guest, &now, next);
+	}
+	print_message("%s: %u of %u places were no positions\n", guest, between, jumps);
+}
+
 static void walk_both_ways(const char *guest, struct position from)
 {
 	static struct seen seen[WALK + 1];
@@ -129,6 +153,7 @@ static void walk_both_ways(const char *guest, struct position from)
 		now = look(t, then->has_digest);
 		assert_same(guest, &now, then);
 	}
+	seek_between(guest, t, seen, made + 1);
 	assert_ends_as_recorded(t, &rec);
 	timeline_close(t);
 	recording_free(&rec);
