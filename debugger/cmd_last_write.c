@@ -191,7 +191,8 @@ static int open_timeline(const struct options *o, struct timeline **t, struct er
 	struct timeline_options options = {.memory = o->snapshot_memory,
 					   .disk = o->disk,
 					   .interrupt = interrupted,
-					   .interrupt_ctx = (void *)session_catch_interrupts()};
+					   .interrupt_ctx = (void *)session_catch_interrupts(),
+					   .progress = session_show_progress};
 	enum clock_kind clock;
 	int rc = host_pin_thread(err);
 

@@ -19,8 +19,11 @@ struct timeline_options {
 	/* Asked several times a second: true ends a long run where it is. May be NULL. */
 	bool (*interrupt)(void *ctx);
 	void *interrupt_ctx;
-	/* Called a few times a second while a run goes on; may be NULL. */
-	void (*progress)(void *ctx, struct position now, struct position target);
+	/*
+	 * Called a few times a second while one goes a long way: which part of it is done, 0 to 1, and how many seconds the
+	 * rest may take at this pace. Of a search, the whole way that it may take. 1 when it is over. May be NULL.
+	 */
+	void (*progress)(void *ctx, double part, double seconds);
 	void *progress_ctx;
 };
 

@@ -23,7 +23,12 @@ struct timeline {
 	unsigned checkpoints, room, kept;
 	uint64_t work;     /* ns of replaying from the start to the present */
 	double caution;    /* of the replayer, after runs that went too far */
-	uint64_t last_progress;
+	struct way {
+		bool on;
+		uint64_t from, to; /* boundaries; going back, `from` is the larger */
+		uint64_t at;       /* going back: what is behind it has been searched */
+		uint64_t began, told; /* host_ns; told 0: not yet */
+	} way;
 	uint64_t restores, retries;
 	const char *path;
 	struct position last; /* 0: not known yet */
@@ -54,6 +59,10 @@ bool timeline_in_user_mode(struct timeline *t);
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		       struct err *err);
 
+/* For progress: a way forward to that boundary, or back to it, if none is under way. Whether one has begun, to be given to
+ * timeline_end_way. */
+bool timeline_begin_way(struct timeline *t, uint64_t to);
+void timeline_end_way(struct timeline *t, bool began);
 /* Wider margins for the next try; -EIO when they are as wide as can be. Afterwards, as they were. */
 int timeline_widen(struct timeline *t, struct err *err);
 void timeline_narrow(struct timeline *t);

@@ -252,6 +252,46 @@ static void test_breakpoints(void **state)
 	breakpoints_both_ways("tasks", 8);
 }
 
+struct progress {
+	unsigned told, ways;
+	double part;
+};
+
+static void note_progress(void *ctx, double part, double seconds)
+{
+	struct progress *p = ctx;
+
+	assert_true(part >= p->part && part <= 1 && seconds >= 0);
+	p->told++;
+	p->part = part < 1 ? part : 0;
+	p->ways += part == 1;
+}
+
+/* What is told of a long way only grows, and ends when the way does: forward, and back over all of it for nothing. */
+static void test_progress(void **state)
+{
+	struct progress p = {0};
+	const struct timeline_options options = {.progress = note_progress, .progress_ctx = &p};
+	const gva_t nowhere = GVA(1);
+	struct timeline_stops stops = {.breakpoints = {&nowhere, 1}};
+	struct timeline_stop stop;
+	struct recording rec;
+	struct timeline *t;
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "tasks", "ms=600 ticks=1000000", -1);
+	assert_ok(timeline_open(&t, rec.path, use_clock, &options, NULL, NULL, &err), err);
+	assert_ok(timeline_seek(t, (struct position){UINT64_MAX, 0}, &err), err);
+	assert_int_equal(p.ways, 1);
+	assert_true(p.told > 1);
+	assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+	assert_int_equal(stop.reason, TIMELINE_BEGIN);
+	assert_int_equal(p.ways, 2);
+	timeline_close(t);
+	recording_free(&rec);
+}
+
 /* A time is the first boundary that has it, from wherever one comes. */
 static void test_times(void **state)
 {
@@ -575,6 +615,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_breakpoints),
 		cmocka_unit_test(test_late_timer),
 		cmocka_unit_test(test_times),
+		cmocka_unit_test(test_progress),
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_watch_loads),
 		cmocka_unit_test(test_watch_accesses),
