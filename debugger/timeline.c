@@ -335,16 +335,21 @@ void timeline_end_way(struct timeline *t, bool began)
 static void tell_progress(struct timeline *t)
 {
 	struct way *w = &t->way;
-	uint64_t now = host_ns(), at = w->from < w->to ? timeline_position(t).boundary : w->at;
+	uint64_t now = host_ns(), at = timeline_position(t).boundary;
+	bool back = w->to < w->from;
 	double part;
 
-	if (!w->on || now - (w->told ? w->told : w->began) < PROGRESS_NS)
+	if (!w->on)
+		return;
+	/* Each bit of a search goes forward, and a run may begin again. */
+	if (back ? at < w->at : at > w->at)
+		w->at = at;
+	if (now - (w->told ? w->told : w->began) < PROGRESS_NS)
 		return;
 	w->told = now;
-	part = (double)distance(at, w->from) / (double)distance(w->to, w->from);
-	/* After a step back on the way forward. */
-	if (part > 1 || (w->from < w->to && at < w->from))
-		part = 0;
+	part = (double)distance(w->at, w->from) / (double)distance(w->to, w->from);
+	if (part > 1)
+		part = 1;
 	t->o.progress(t->o.progress_ctx, part,
 		      part > 0 ? (double)(now - w->began) / (double)NSEC_PER_SEC * (1 - part) / part : INFINITY);
 }

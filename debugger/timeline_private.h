@@ -26,7 +26,7 @@ struct timeline {
 	struct way {
 		bool on;
 		uint64_t from, to; /* boundaries; going back, `from` is the larger */
-		uint64_t at;       /* going back: what is behind it has been searched */
+		uint64_t at;       /* the farthest that was seen */
 		uint64_t began, told; /* host_ns; told 0: not yet */
 	} way;
 	uint64_t restores, retries;
@@ -59,10 +59,6 @@ bool timeline_in_user_mode(struct timeline *t);
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		       struct err *err);
 
-/* For progress: a way forward to that boundary, or back to it, if none is under way. Whether one has begun, to be given to
- * timeline_end_way. */
-bool timeline_begin_way(struct timeline *t, uint64_t to);
-void timeline_end_way(struct timeline *t, bool began);
 /* Wider margins for the next try; -EIO when they are as wide as can be. Afterwards, as they were. */
 int timeline_widen(struct timeline *t, struct err *err);
 void timeline_narrow(struct timeline *t);

@@ -76,7 +76,6 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 		      struct err *err)
 {
 	struct position start = timeline_position(t);
-	bool way = timeline_begin_way(t, UINT64_MAX);
 	int rc;
 
 	while ((rc = run_to_stop(t, stops, stop, err)) == -EAGAIN) {
@@ -98,7 +97,6 @@ int timeline_continue(struct timeline *t, const struct timeline_stops *stops, st
 			rc = err_set(err, EIO, "the machine cannot be brought back to a known position");
 	}
 	stop->at = timeline_position(t);
-	timeline_end_way(t, way);
 	return rc;
 }
 
@@ -167,7 +165,6 @@ static int find_backwards(struct timeline *t, struct timeline_place *at, struct 
 			before = (struct position){before.boundary - 1, UINT64_MAX};
 		nearest = timeline_find_checkpoint(t, before);
 		c = *nearest;
-		t->way.at = before.boundary;
 		if (timeline_is_untouched(t, nearest, limit, t->seen.stops)) {
 			limit = c.at;
 			continue;
@@ -185,14 +182,12 @@ int timeline_reverse_continue(struct timeline *t, const struct timeline_stops *s
 			      struct timeline_stop *stop, struct err *err)
 {
 	struct timeline_place at = {0};
-	bool found = false, way;
+	bool found = false;
 	int rc = begin_stops(t, stops, err);
 
 	*stop = (struct timeline_stop){.reason = TIMELINE_BEGIN};
-	way = timeline_begin_way(t, t->checkpoint[0].at.boundary);
 	if (rc == 0)
 		rc = find_backwards(t, &at, stop, &found, err);
-	timeline_end_way(t, way);
 	timeline_narrow(t);
 	rc = end_stops(t, rc, err);
 	if (rc == 0)
