@@ -166,6 +166,7 @@ static int find(const struct options *o, struct timeline *t, struct answer *a, b
 	struct timeline_watch watch = {.len = o->length, .kinds = WATCH_STORES};
 	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
 	struct position there = {UINT64_MAX, 0};
+	bool way;
 	int rc;
 
 	fprintf(stderr, "hindsight: replaying to find where 0x%" PRIx64 " lies ...\n", o->address.v);
@@ -178,7 +179,9 @@ static int find(const struct options *o, struct timeline *t, struct answer *a, b
 		return rc;
 	fprintf(stderr, "hindsight: replaying %s with 0x%" PRIx64 " watched ...\n", first ? "on" : "backwards", a->gpa.v);
 	watch.gpa = a->gpa;
+	way = timeline_begin_way(t, first ? UINT64_MAX : 0);
 	rc = first ? find_first(t, &stops, a, err) : timeline_reverse_continue(t, &stops, &a->stop, err);
+	timeline_end_way(t, way);
 	a->reached = rc == 0 && !a->stop.user_rip;
 	/* An answer all the same, if a poorer one. */
 	return rc == -ENOTSUP && a->stop.reason == TIMELINE_WATCH ? 0 : rc;
@@ -194,7 +197,8 @@ static int open_timeline(const struct options *o, struct timeline **t, struct er
 	struct timeline_options options = {.memory = o->snapshot_memory,
 					   .disk = o->disk,
 					   .interrupt = interrupted,
-					   .interrupt_ctx = (void *)session_catch_interrupts()};
+					   .interrupt_ctx = (void *)session_catch_interrupts(),
+					   .progress = session_show_progress};
 	enum clock_kind clock;
 	int rc = host_pin_thread(err);
 

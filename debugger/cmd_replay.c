@@ -60,7 +60,7 @@ static void report_target(const struct replay_options *ro, struct position at)
 {
 	if (ro->target_time || position_order(at, ro->target) == 0)
 		return;
-	fprintf(stderr, "hindsight: there is no position %" PRIu64 "+%" PRIu64 ": this boundary came first\n",
+	fprintf(stderr, "hindsight: there is no position %" PRIu64 "+%" PRIu64 ": this one came first\n",
 		ro->target.boundary, ro->target.steps);
 }
 

@@ -152,7 +152,8 @@ static int take(struct options *o, struct err *err)
 	struct timeline_options to = {.memory = o->snapshot_memory,
 				      .disk = o->disk,
 				      .interrupt = interrupted,
-				      .interrupt_ctx = (void *)session_catch_interrupts()};
+				      .interrupt_ctx = (void *)session_catch_interrupts(),
+				      .progress = session_show_progress};
 	struct timeline *t = NULL;
 	struct replay_file *f = NULL;
 	int rc = replay_file_open(&f, o->file, err);

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <regex.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,20 @@ const volatile sig_atomic_t *session_catch_interrupts(void)
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	return &interrupted;
+}
+
+void session_show_progress(void *ctx, double part, double seconds)
+{
+	(void)ctx;
+	if (!isatty(STDERR_FILENO))
+		return;
+	/* CSI K: erase to the end of the line (ECMA-48, 8.3.41). */
+	fprintf(stderr, "\r\033[K");
+	if (part < 1)
+		fprintf(stderr, "hindsight: %.0f%%", 100 * part);
+	if (part < 1 && isfinite(seconds))
+		fprintf(stderr, ", about %.0f s more", seconds + 0.5);
+	fflush(stderr);
 }
 
 static void show(struct console *c, struct line *l, uint8_t byte)

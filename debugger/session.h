@@ -35,6 +35,8 @@ int session_map_file(const char *path, const uint8_t **data, size_t *size, struc
 
 /* Let Ctrl-C and SIGTERM set the flag that recorder and replayer look at, several times a second. */
 const volatile sig_atomic_t *session_catch_interrupts(void);
+/* Suits timeline_options.progress: a line on a terminal, gone when it is over; nothing if stderr is none. */
+void session_show_progress(void *ctx, double part, double seconds);
 /* As Ctrl-C would; may be called in a signal handler. */
 void session_interrupt(void);
 

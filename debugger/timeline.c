@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -309,14 +310,49 @@ int timeline_restore_checkpoint(struct timeline *t, const struct checkpoint *c, 
 
 /* --- going ----------------------------------------------------------------------------------- */
 
-static void tell_progress(struct timeline *t, struct position target)
+bool timeline_begin_way(struct timeline *t, uint64_t to)
 {
-	uint64_t now = host_ns();
+	uint64_t from = timeline_position(t).boundary;
+	struct position last;
 
-	if (!t->o.progress || now - t->last_progress < PROGRESS_NS)
+	if (!t->o.progress || t->way.on)
+		return false;
+	/* Where the end is is told by the trace; if it cannot be read, that is told by who needs it. */
+	if (timeline_last(t, &last, NULL) == 0 && to > last.boundary)
+		to = last.boundary;
+	t->way = (struct way){.on = to != from, .from = from, .to = to, .at = from, .began = host_ns()};
+	return t->way.on;
+}
+
+void timeline_end_way(struct timeline *t, bool began)
+{
+	if (!began)
 		return;
-	t->last_progress = now;
-	t->o.progress(t->o.progress_ctx, timeline_position(t), target);
+	if (t->way.told)
+		t->o.progress(t->o.progress_ctx, 1, 0);
+	t->way.on = false;
+}
+
+static void tell_progress(struct timeline *t)
+{
+	struct way *w = &t->way;
+	uint64_t now = host_ns(), at = timeline_position(t).boundary;
+	bool back = w->to < w->from;
+	double part;
+
+	if (!w->on)
+		return;
+	/* Each bit of a search goes forward, and a run may begin again. */
+	if (back ? at < w->at : at > w->at)
+		w->at = at;
+	if (now - (w->told ? w->told : w->began) < PROGRESS_NS)
+		return;
+	w->told = now;
+	part = (double)distance(w->at, w->from) / (double)distance(w->to, w->from);
+	if (part > 1)
+		part = 1;
+	t->o.progress(t->o.progress_ctx, part,
+		      part > 0 ? (double)(now - w->began) / (double)NSEC_PER_SEC * (1 - part) / part : INFINITY);
 }
 
 int timeline_widen(struct timeline *t, struct err *err)
@@ -391,7 +427,7 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		}
 		if (t->o.interrupt && t->o.interrupt(t->o.interrupt_ctx))
 			return be_interrupted(t, err);
-		tell_progress(t, target);
+		tell_progress(t);
 		last = timeline_find_checkpoint(t, timeline_position(t));
 		due = t->work - last->work >= TIMELINE_SPACING_NS && !timeline_at_end(t);
 		if (due && timeline_position_known(t) && !t->watched)
@@ -407,7 +443,7 @@ static int run_to(struct timeline *t, struct position target, struct err *err)
 	return timeline_run_until(t, target, NULL, NULL, err);
 }
 
-int timeline_seek(struct timeline *t, struct position target, struct err *err)
+static int seek(struct timeline *t, struct position target, struct err *err)
 {
 	struct position here = timeline_position(t);
 	int order = position_order(target, here);
@@ -432,9 +468,19 @@ int timeline_seek(struct timeline *t, struct position target, struct err *err)
 	return rc < 0 ? rc : run_to(t, target, err);
 }
 
+int timeline_seek(struct timeline *t, struct position target, struct err *err)
+{
+	bool way = timeline_begin_way(t, target.boundary);
+	int rc = seek(t, target, err);
+
+	timeline_end_way(t, way);
+	return rc;
+}
+
 int timeline_seek_time(struct timeline *t, uint64_t vtime, struct err *err)
 {
 	const struct checkpoint *c = &t->checkpoint[0];
+	bool way;
 	int rc = 0;
 
 	if (vtime <= c->snapshot->vtime)
@@ -443,10 +489,12 @@ int timeline_seek_time(struct timeline *t, uint64_t vtime, struct err *err)
 		c = &t->checkpoint[i];
 	if (t->replay.machine->vtime >= vtime || position_order(c->at, timeline_position(t)) > 0)
 		rc = timeline_restore_checkpoint(t, c, err);
+	way = timeline_begin_way(t, UINT64_MAX);
 	t->time = vtime;
 	replayer_set_target_time(t->replay.replayer, vtime);
 	if (rc == 0)
 		rc = run_to(t, (struct position){UINT64_MAX, 0}, err);
+	timeline_end_way(t, way);
 	replayer_set_target_time(t->replay.replayer, 0);
 	t->time = 0;
 	return rc;

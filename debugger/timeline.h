@@ -19,8 +19,9 @@ struct timeline_options {
 	/* Asked several times a second: true ends a long run where it is. May be NULL. */
 	bool (*interrupt)(void *ctx);
 	void *interrupt_ctx;
-	/* Called a few times a second while a run goes on; may be NULL. */
-	void (*progress)(void *ctx, struct position now, struct position target);
+	/* Called a few times a second on a long way (timeline_begin_way): which part of it is done, 0 to 1, and how many
+	 * seconds the rest may take at this pace. 1 when it is over. May be NULL. */
+	void (*progress)(void *ctx, double part, double seconds);
 	void *progress_ctx;
 };
 
@@ -57,6 +58,12 @@ int timeline_thaw(struct timeline *t, struct snapshot *s, struct err *err);
 /* The last boundary of the trace, which is read up to its end for it the first time. */
 int timeline_last(struct timeline *t, struct position *last, struct err *err);
 
+/*
+ * For progress: what follows, up to timeline_end_way, is one way forward to that boundary, or back to it if a search leads
+ * there. A seek is one by itself. Whether it has begun, for timeline_end_way: not if one is under way already.
+ */
+bool timeline_begin_way(struct timeline *t, uint64_t to);
+void timeline_end_way(struct timeline *t, bool began);
 /*
  * Go to a position, before or after the present one. Where it does not exist, to the next one that does: a boundary with
  * fewer steps leads to the boundary after it; one behind the end, to the end. -EINTR: stopped on request, at a position

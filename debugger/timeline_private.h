@@ -26,7 +26,12 @@ struct timeline {
 	unsigned checkpoints, room, kept;
 	uint64_t work;     /* ns of replaying from the start to the present */
 	double caution;    /* of the replayer, after runs that went too far */
-	uint64_t last_progress;
+	struct way {
+		bool on;
+		uint64_t from, to; /* boundaries; going back, `from` is the larger */
+		uint64_t at;       /* the farthest that was seen */
+		uint64_t began, told; /* host_ns; told 0: not yet */
+	} way;
 	uint64_t restores, retries;
 	const char *path;
 	struct position last; /* 0: not known yet */

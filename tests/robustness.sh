@@ -317,7 +317,7 @@ damaged_snapshots() {
 		fi
 		hindsight snapshot export -o "$tmp/exported" "$tmp/damaged"
 		if is_status "$failed_status" && [[ $(wc -l <"$tmp/err") == 1 && ! -e $tmp/exported ]] &&
-			grep -Eq 'at byte |ends (inside|before)|shorter than|no hindsight|cut off|header of' "$tmp/err"; then
+			grep -Eq 'at byte |ends (inside|before)|shorter than|no(t a)? hindsight|cut off|header of' "$tmp/err"; then
 			! said 'page 0x' || pages=$((pages + 1))
 		else
 			bad=$((bad + 1))

@@ -98,6 +98,30 @@ static void assert_ends_as_recorded(struct timeline *t, const struct recording *
 	assert_int_equal(timeline_machine(t)->boundary, rec->boundaries);
 }
 
+/* Places that are no positions, as those inside a string instruction, lead to the next one that is: never to another. */
+static void seek_between(const char *guest, struct timeline *t, const struct seen *seen, unsigned n)
+{
+	unsigned between = 0;
+	struct err err;
+
+	for (unsigned i = 0; i < jumps; i++) {
+		struct position to = seen[random_below(&random_state, n)].at;
+		const struct seen *next = seen;
+		struct seen now;
+
+		to.steps += 1 + random_below(&random_state, 3);
+		while (next < seen + n && position_order(next->at, to) < 0)
+			next++;
+		if (next == seen + n)
+			continue;
+		between += position_order(next->at, to) != 0;
+		assert_ok(timeline_seek(t, to, &err), err);
+		now = look(t, next->has_digest);
+		assert_same(guest, &now, next);
+	}
+	print_message("%s: %u of %u places were no positions\n", guest, between, jumps);
+}
+
 static void walk_both_ways(const char *guest, struct position from)
 {
 	static struct seen seen[WALK + 1];
@@ -134,6 +158,7 @@ static void walk_both_ways(const char *guest, struct position from)
 		now = look(t, then->has_digest);
 		assert_same(guest, &now, then);
 	}
+	seek_between(guest, t, seen, made + 1);
 	assert_ends_as_recorded(t, &rec);
 	timeline_close(t);
 	recording_free(&rec);
@@ -230,6 +255,49 @@ static void test_breakpoints(void **state)
 	breakpoints_both_ways("stale_pointer", 1);
 	breakpoints_both_ways("instrs", 3);
 	breakpoints_both_ways("tasks", 8);
+}
+
+struct progress {
+	unsigned told;
+	double part;
+	bool over;
+};
+
+static void note_progress(void *ctx, double part, double seconds)
+{
+	struct progress *p = ctx;
+
+	assert_true(part >= p->part && part <= 1 && seconds >= 0);
+	p->told++;
+	p->part = part;
+	p->over = part == 1;
+}
+
+/* What is told of a long way only grows, and ends when the way does: forward, and back over all of it for nothing. */
+static void test_progress(void **state)
+{
+	struct progress p = {0};
+	const struct timeline_options options = {.progress = note_progress, .progress_ctx = &p};
+	const gva_t nowhere = GVA(1);
+	struct timeline_stops stops = {.breakpoints = {&nowhere, 1}};
+	struct timeline_stop stop;
+	struct recording rec;
+	struct timeline *t;
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "tasks", "ms=600 ticks=1000000", -1);
+	assert_ok(timeline_open(&t, rec.path, use_clock, &options, NULL, NULL, &err), err);
+	assert_ok(timeline_seek(t, (struct position){UINT64_MAX, 0}, &err), err);
+	assert_true(p.told > 1 && p.over);
+	p = (struct progress){0};
+	assert_true(timeline_begin_way(t, 0));
+	assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+	timeline_end_way(t, true);
+	assert_int_equal(stop.reason, TIMELINE_BEGIN);
+	assert_true(p.told > 1 && p.over);
+	timeline_close(t);
+	recording_free(&rec);
 }
 
 /* A time is the first boundary that has it, from wherever one comes. */
@@ -427,7 +495,7 @@ static void test_watch_accesses(void **state)
 static void test_untouched(void **state)
 {
 	static struct timeline_stop hit[HITS_MAX];
-	struct timeline_watch watch = {.kinds = WATCH_STORES}, text = {GPA(SEARCH_FROM), 8, WATCH_STORES};
+	struct timeline_watch watch = {.kinds = WATCH_STORES}, nothing = {.len = 8, .kinds = WATCH_STORES};
 	struct timeline_stops stops = {.watches = &watch, .n_watches = 1};
 	struct timeline_figures before, after;
 	struct timeline_stop stop;
@@ -472,11 +540,12 @@ static void test_untouched(void **state)
 	assert_ends_as_recorded(t, &rec);
 	timeline_close(t);
 
-	/* Where nobody writes, only the last bit of the way is gone through. */
+	/* Where nobody writes, only the last bit of the way is gone through. Not in code: breakpoints may be planted there. */
 	t = open_timeline(&rec);
+	nothing.gpa = GPA(memory_size(timeline_machine(t)->mem) - PAGE_SIZE);
 	assert_ok(timeline_seek(t, (struct position){UINT64_MAX, 0}, &err), err);
 	timeline_figures(t, &before);
-	stops.watches = &text;
+	stops.watches = &nothing;
 	assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
 	assert_int_equal(stop.reason, TIMELINE_BEGIN);
 	timeline_figures(t, &after);
@@ -662,6 +731,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_breakpoints),
 		cmocka_unit_test(test_late_timer),
 		cmocka_unit_test(test_times),
+		cmocka_unit_test(test_progress),
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_watch_loads),
 		cmocka_unit_test(test_watch_accesses),
