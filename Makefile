@@ -44,7 +44,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_progress te
 	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist test_assist_exec test_assist_xsave \
 	test_gdbstub_packet test_gdbstub_expr test_gdbstub_request test_gdbstub_session test_gdbstub_hostile \
 	test_page_store test_snapshot_file test_index_file
-kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline test_index test_branch test_other_host
+kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline test_stops test_index test_branch test_other_host
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh tests/moves.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh tests/gdb_live.sh \
 	examples/stale_pointer/session.sh examples/irq_race/session.sh
@@ -152,7 +152,7 @@ test-npt:
 	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
 		-f build/tests -f tests -f examples -f gdbstub $$(printf -- '-f %s ' $(GDB_FILES)) -- tests/npt.sh \
 		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_restore \
-		build/tests/test_snapshots build/tests/test_timeline build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh \
+		build/tests/test_snapshots build/tests/test_timeline build/tests/test_stops build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh \
 		examples/stale_pointer/session.sh examples/irq_race/session.sh "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 
