@@ -121,6 +121,9 @@ static int log_digest(struct recorder *r, struct machine *m, struct err *err)
 
 	if (rc < 0)
 		return rc;
+	rc = look_at_user_code(r, m, err);
+	if (rc < 0)
+		return rc;
 	e.digest.regs = event_regs(&m->vcpu[0]);
 	r->counts.digests++;
 	r->last_digest = m->boundary;
