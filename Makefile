@@ -163,7 +163,7 @@ test-npt-linux:
 	$(Q)$(MAKE) --no-print-directory all linux
 	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
 	$(Q)scripts/npt-host.sh -t 1500 -o $(BUILD)/npt/linux -f build/hindsight -f build/linux \
-		-f build/debian_kernel/vmlinux -f tests -- tests/npt.sh "tests/small_linux.sh -r 2 build/linux" \
+		-f build/debian_kernel/vmlinux -f tests -- tests/npt.sh "tests/small_linux.sh build/linux" \
 		"tests/debian_kernel.sh build/debian_kernel/vmlinux build/linux/initramfs.cpio"
 
 # The hostile guest for as long as one likes, one on each CPU; make test has it for a short while.

@@ -27,8 +27,10 @@
 /* After a kick in user code, where no landmark can be: look again this soon. */
 #define RETRY_NS (100 * NSEC_PER_USEC)
 /* A guest that computes for so long (time in the guest) without boundary or landmark gets a landmark though nothing
- * is due, so that a replay which lost its way is noticed. */
+ * is due, so that a replay which lost its way is noticed. Without a clock less often: the place is most likely in a loop,
+ * and to find it again means to look at passes through it, of which a second can have many millions. */
 #define HEARTBEAT_NS NSEC_PER_SEC
+#define HEARTBEAT_STATE_NS (10 * NSEC_PER_SEC)
 /* Longest sleep at HLT or for input before interruption and limits are looked at. */
 #define SLEEP_NS (50 * NSEC_PER_MSEC)
 
@@ -117,6 +119,9 @@ static int log_digest(struct recorder *r, struct machine *m, struct err *err)
 	struct event e = {.type = EVENT_DIGEST, .boundary = m->boundary};
 	int rc = machine_digest(m, &e.digest.digest, err);
 
+	if (rc < 0)
+		return rc;
+	rc = look_at_user_code(r, m, err);
 	if (rc < 0)
 		return rc;
 	e.digest.regs = event_regs(&m->vcpu[0]);
@@ -451,8 +456,9 @@ static uint64_t next_quantum(struct recorder *r)
 
 static int try_land(struct recorder *r, struct machine *m, enum vcpu_stop stop, struct err *err)
 {
+	uint64_t heartbeat = r->o.clock == CLOCK_EMUL ? HEARTBEAT_NS : HEARTBEAT_STATE_NS;
 	bool due = input_due(r, m) || m->vtime + r->lag >= m->deadline || r->ending ||
-		   m->vcpu[0].free_ns - r->quiet_from >= HEARTBEAT_NS;
+		   m->vcpu[0].free_ns - r->quiet_from >= heartbeat;
 	enum place place;
 	uint64_t advance = r->lag;
 	int rc;

@@ -107,7 +107,7 @@ check_untrapped() {
 	local name status=0
 
 	record untrapped --kernel "$linux/bzImage" --append 'parts=none program=untrapped' --time-rate 0.1
-	sed -n 's/\r$//; /^untrapped: /p' "$out/untrapped.console"
+	sed -n 's/\r$//; /^untrapped: /p' "$out/untrapped.console" | tail -n 3
 	"$HINDSIGHT" verify "$out/untrapped.trace" >"$out/untrapped.verified" 2>&1 || status=$?
 	"$HINDSIGHT" info "$out/untrapped.trace" >"$out/untrapped.info"
 	((status == 1))

@@ -195,8 +195,10 @@ static void chain(unsigned slot)
 		d->next = (uint16_t)((first + i + 1) % VIRTIO_QUEUE);
 		/* The header of a request to a disk: what to do, and with which sector. */
 		if (i == 0 && d->addr >= ARENA && d->addr < ARENA + ARENA_SIZE) {
-			((uint64_t *)d->addr)[0] = rnd(9);
-			((uint64_t *)d->addr)[1] = rnd(300);
+			uint64_t *header = (uint64_t *)d->addr; /* which may lie in d itself */
+
+			header[0] = rnd(9);
+			header[1] = rnd(300);
 		}
 		if ((r >> 8 & 31) == 0)
 			d->flags = (uint16_t)(r >> 24);

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /*
  * A Linux program that executes what no host lets hindsight decide in user mode, and prints what it got;
- * tests/small_linux.sh looks whether each is reported. What the CPU does not have is an illegal instruction.
+ * tests/small_linux.sh looks whether each is reported. What the CPU does not have is an illegal instruction. It does so
+ * again and again: code that is there for a moment only can be missed.
  */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+
+#define ROUNDS 40
 
 static sigjmp_buf back;
 
@@ -43,16 +46,19 @@ int main(void)
 		const char *name;
 		void (*execute)(uint64_t *value);
 	} all[] = {{"rdtsc", rdtsc}, {"rdtscp", rdtscp}, {"rdrand", rdrand}};
+	enum { COUNT = sizeof(all) / sizeof(all[0]) };
+	/* Kept over siglongjmp(). */
 	static uint64_t value;
+	static unsigned n;
 
 	signal(SIGILL, on_illegal);
-	for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+	for (n = 0; n < ROUNDS * COUNT; n++) {
 		if (sigsetjmp(back, 1)) {
-			printf("untrapped: %s is illegal\n", all[i].name);
+			printf("untrapped: %s is illegal\n", all[n % COUNT].name);
 			continue;
 		}
-		all[i].execute(&value);
-		printf("untrapped: %s gave 0x%016lx\n", all[i].name, (unsigned long)value);
+		all[n % COUNT].execute(&value);
+		printf("untrapped: %s gave 0x%016lx\n", all[n % COUNT].name, (unsigned long)value);
 	}
 	return 0;
 }
