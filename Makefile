@@ -131,7 +131,7 @@ test-linux:
 	$(Q)$(MAKE) --no-print-directory all linux
 	$(Q)examples/memtest/fetch.sh $(BUILD)/memtest
 	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt "tests/small_linux.sh $(BUILD)/linux" \
-		examples/linux/session.sh "tests/memtest.sh $(BUILD)/memtest/memtest86+x64.bin"
+		"tests/linux_gdb.sh $(BUILD)/linux" examples/linux/session.sh "tests/memtest.sh $(BUILD)/memtest/memtest86+x64.bin"
 
 # Anywhere in a recording, and from there to a recorded digest: so often, which makes twice as many seeks.
 SEEK_COUNT ?= 5000

@@ -10,6 +10,7 @@
 #   bzImage, bzImage.{gzip,xz,zstd,lz4}  the same kernel packed in each way; bzImage is the first
 #   initramfs.cpio                       examples/linux/guest/ and the modules
 #   *.ko                                 the modules with line numbers
+#   vmlinux-gdb.py, scripts/gdb/         Linux's own commands for gdb
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -75,6 +76,20 @@ build_initramfs() {
 	rm -rf "$root"
 }
 
+# lx-ps, lx-dmesg and the like, where vmlinux-gdb.py looks for them. What they know of the configuration is generated in
+# the way of the kernel's own build, which takes them for a module without objects.
+build_gdb_scripts() {
+	local from=$kept/linux/scripts/gdb to=$out/scripts/gdb/linux
+
+	rm -rf "$out/scripts"
+	mkdir -p "$to"
+	cp "$from/vmlinux-gdb.py" "$out/"
+	cp "$from"/linux/{Makefile,constants.py.in} "$to/"
+	make -s -C "$kept/linux" M="$to" ARCH=x86_64 >&2
+	find "$to" ! -name constants.py -type f -delete
+	cp "$from"/linux/*.py "$to/"
+}
+
 kept=$("$here/kernel.sh")
 for file in vmlinux bzImage.gzip bzImage.xz bzImage.zstd bzImage.lz4; do
 	ln -f "$kept/$file" "$out/$file" 2>/dev/null || cp "$kept/$file" "$out/$file"
@@ -84,3 +99,4 @@ rm -f "$out"/*.ko
 cp "$kept"/*.ko "$out/"
 build_modules
 build_initramfs
+build_gdb_scripts

@@ -275,6 +275,12 @@ def ends_and_refusals():
     check(position() == "position 0+0", "there is a beginning")
     run("continue")
     check("the end of the recording" in run("monitor when"), "and an end")
+    at, before = position(), registers()
+    run("monitor branch late")
+    run("monitor branch leave")
+    check("the end of the recording" in run("monitor when"), "which a branch can leave and come back to")
+    look_again()
+    check((position(), registers()) == (at, before), "as it was")
     check(refused("monitor seek nowhere"), "a wrong position is refused")
     check(len(gdb.selected_inferior().read_memory(0x100000, 65536)) == 65536, "64 KiB of memory at once")
 
