@@ -385,7 +385,8 @@ bad_files() {
 	local good=$tmp/good.trace size
 
 	hindsight record -o "$good" --append ticks=5 --kernel "$short"
-	check "a recording to be damaged" is_status 0
+	# Its bug may strike: then the guest ends with status 1.
+	check "a recording to be damaged" test "$status" -le 1
 	size=$(wc -c <"$good")
 
 	refuse_trace "missing file" "$tmp/nowhere/x.trace"
