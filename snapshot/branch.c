@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -71,6 +72,9 @@ int snapshot_branch(struct snapshots *t, struct snapshot *s, pid_t *child, struc
 		page_store_inherit(t->store);
 		close(fd[0]);
 		report.rc = become(t, s, &state, &report.err);
+		/* What it took to make the machine is free again, in pages that are this process's own by now. */
+		buf_free(&state);
+		malloc_trim(0);
 		tell(fd[1], &report);
 		close(fd[1]);
 		if (report.rc < 0)
