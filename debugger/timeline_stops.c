@@ -104,28 +104,33 @@ static int run_to_stop(struct timeline *t, const struct timeline_stops *stops, s
 	return end_stops(t, rc, err);
 }
 
-/* After a run that went too far: to where it began, and wider margins for the next. */
-static int begin_again(struct timeline *t, struct position from, struct err *err)
+/* A run has gone too far (*rc -EAGAIN): to where it began, with wider margins for the next one. False if it is not to be
+ * made again; margins are then as they were. */
+static bool is_again(struct timeline *t, struct position from, int *rc, struct err *err)
 {
 	double caution = t->caution;
-	int rc = timeline_seek(t, from, err);
 
-	t->caution = caution;
-	return rc < 0 ? rc : timeline_widen(t, err);
+	if (*rc == -EAGAIN) {
+		*rc = timeline_seek(t, from, err);
+		t->caution = caution;
+		if (*rc == 0)
+			*rc = timeline_widen(t, err);
+		if (*rc == 0)
+			return true;
+	}
+	timeline_narrow(t);
+	return false;
 }
 
 int timeline_run_to_stop(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
 			 struct err *err)
 {
 	struct position from = timeline_position(t);
-	int rc = run_to_stop(t, stops, stop, err);
+	int rc;
 
-	while (rc == -EAGAIN) {
-		rc = begin_again(t, from, err);
-		if (rc == 0)
-			rc = run_to_stop(t, stops, stop, err);
-	}
-	timeline_narrow(t);
+	do {
+		rc = run_to_stop(t, stops, stop, err);
+	} while (is_again(t, from, &rc, err));
 	if (rc == 0 && !timeline_at_end(t) && !timeline_position_known(t))
 		rc = timeline_learn_position(t, err);
 	stop->at = timeline_position(t);
@@ -363,14 +368,11 @@ static int collect_once(struct search *s, struct err *err)
 
 static int collect_cautiously(struct search *s, struct err *err)
 {
-	int rc = collect_once(s, err);
+	int rc;
 
-	while (rc == -EAGAIN) {
-		rc = begin_again(s->t, s->from, err);
-		if (rc == 0)
-			rc = collect_once(s, err);
-	}
-	timeline_narrow(s->t);
+	do {
+		rc = collect_once(s, err);
+	} while (is_again(s->t, s->from, &rc, err));
 	return rc;
 }
 
@@ -465,14 +467,11 @@ static int search_forward(struct search *s, struct err *err)
 	struct timeline *t = s->t;
 	struct outcome end;
 	bool possible;
-	int rc = run_stretch(s, &possible, err);
+	int rc;
 
-	while (rc == -EAGAIN) {
-		rc = begin_again(t, s->from, err);
-		if (rc == 0)
-			rc = run_stretch(s, &possible, err);
-	}
-	timeline_narrow(t);
+	do {
+		rc = run_stretch(s, &possible, err);
+	} while (is_again(t, s->from, &rc, err));
 	if (rc < 0 || !possible)
 		return rc;
 	rc = see_outcome(t, &end, err);
