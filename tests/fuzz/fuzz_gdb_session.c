@@ -50,10 +50,13 @@ static size_t serve(struct fake *f, const struct buf *bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct fake *f = fake_create(3, data && size && data[0] & 1);
+	static struct fake *f;
 	struct buf bytes = {0};
+	bool live = size && data[0] & 1;
 
-	must(f != NULL);
+	if (!f)
+		must((f = fake_create(3, live)) != NULL);
+	fake_renew(f, 3, live);
 	f->target.threads = size && data[0] & 2 ? 3 : 1;
 	while (size) {
 		const uint8_t *newline = memchr(data, '\n', size);
@@ -85,6 +88,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	gdb_frame(&bytes, "?", 1);
 	must(serve(f, &bytes) == 1);
 	buf_free(&bytes);
-	fake_destroy(f);
 	return 0;
 }

@@ -60,6 +60,17 @@ static bool overlaps(const struct gdb_point *p, uint64_t addr)
 	return addr < p->addr + p->len && p->addr < addr + 8;
 }
 
+static void store(struct fake *f, uint64_t addr, const void *data, size_t n)
+{
+	_Static_assert(FAKE_RAM / PAGE_SIZE == 64, "a bit a page");
+	for (size_t i = 0; i < n; i++) {
+		uint64_t at = (addr + i) % FAKE_RAM;
+
+		f->ram[at] = ((const uint8_t *)data)[i];
+		f->written |= 1ull << (at / PAGE_SIZE);
+	}
+}
+
 static void notice(const struct watcher *w, uint64_t addr, bool write, uint64_t old, uint64_t new)
 {
 	if (!w || !w->stop)
@@ -92,8 +103,7 @@ static uint64_t read_mem(struct fake *f, const struct watcher *w, uint64_t addr)
 static void write_mem(struct fake *f, const struct watcher *w, uint64_t addr, uint64_t v)
 {
 	notice(w, addr, true, load(f, addr), v);
-	for (unsigned i = 0; i < 8; i++)
-		f->ram[(addr + i) % FAKE_RAM] = (uint8_t)(v >> (8 * i));
+	store(f, addr, &v, sizeof(v));
 }
 
 static void push(struct fake *f, const struct watcher *w, uint64_t v)
@@ -172,9 +182,12 @@ static void reset(struct fake *f)
 	uint8_t *xmm = f->regs.xmm[0];
 
 	memset(&f->regs, 0, sizeof(f->regs));
-	memset(f->ram, 0, sizeof(f->ram));
-	memcpy(f->ram + FAKE_MAIN, program, sizeof(program));
-	memcpy(f->ram + FAKE_TEXT, "hindsight", 9);
+	for (unsigned i = 0; i < 64; i++)
+		if (f->written >> i & 1)
+			memset(f->ram + i * PAGE_SIZE, 0, PAGE_SIZE);
+	f->written = 0;
+	store(f, FAKE_MAIN, program, sizeof(program));
+	store(f, FAKE_TEXT, "hindsight", 9);
 	f->regs.rip = FAKE_MAIN;
 	f->regs.rflags = 2;
 	f->regs.gpr[GDB_RSP] = FAKE_STACK;
@@ -209,7 +222,7 @@ static void apply(struct fake *f, const struct fake_edit *e)
 	if (e->groups)
 		copy_groups(&f->regs, &e->regs, e->groups);
 	else
-		memcpy(f->ram + e->addr, e->data, e->n);
+		store(f, e->addr, e->data, e->n);
 }
 
 static void apply_edits(struct fake *f)
@@ -518,21 +531,37 @@ struct fake *fake_create(uint64_t rounds, bool live)
 {
 	struct fake *f = calloc(1, sizeof(*f));
 
-	if (!f)
-		return NULL;
-	/* push, mov; the rounds; pop, and the end stands on HLT. */
-	f->end = 2 + rounds * FAKE_ROUND + 1;
-	f->live = live;
-	f->target = (struct gdb_target){
-		.ops = &ops, .ctx = f, .threads = 1, .can_reverse = !live, .avx = true};
-	reset(f);
+	if (f)
+		fake_renew(f, rounds, live);
 	return f;
 }
 
-void fake_destroy(struct fake *f)
+static void drop_edits(struct fake *f)
 {
 	while (f->n_edits)
 		free(f->edits[--f->n_edits].data);
 	free(f->edits);
+	f->edits = NULL;
+}
+
+void fake_renew(struct fake *f, uint64_t rounds, bool live)
+{
+	drop_edits(f);
+	/* push, mov; the rounds; pop, and the end stands on HLT. */
+	f->end = 2 + rounds * FAKE_ROUND + 1;
+	f->live = live;
+	f->endless_memory = false;
+	f->slice_us = 0;
+	f->branches = 0;
+	f->last_resume = (struct gdb_resume){0};
+	f->kills = 0;
+	f->target = (struct gdb_target){
+		.ops = &ops, .ctx = f, .threads = 1, .can_reverse = !live, .avx = true};
+	reset(f);
+}
+
+void fake_destroy(struct fake *f)
+{
+	drop_edits(f);
 	free(f);
 }

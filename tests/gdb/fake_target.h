@@ -31,6 +31,7 @@ struct fake_edit;
 struct fake {
 	struct gdb_registers regs;
 	uint8_t ram[FAKE_RAM];
+	uint64_t written;    /* pages of RAM, a bit each, that are not all zeros any more */
 	uint64_t position;   /* instructions since the start */
 	uint64_t end;	     /* where the recording ends */
 	bool live;	     /* no recording: ends by exiting, has no past */
@@ -48,6 +49,8 @@ struct fake {
 
 /* rounds: how often main calls work. A recording of all of it, or live. */
 struct fake *fake_create(uint64_t rounds, bool live);
+/* As if just created: cheaper than a new one, for a fuzzer. */
+void fake_renew(struct fake *f, uint64_t rounds, bool live);
 void fake_destroy(struct fake *f);
 /* Go to a position. */
 void fake_seek(struct fake *f, uint64_t position);
