@@ -607,7 +607,9 @@ static void note_modules(const struct rewrite_sites *sites, struct trace_end *en
 		snprintf(counts->of[counts->len].name, ASSIST_NAME_MAX, "%s", rewrite_kind_name(i));
 		counts->of[counts->len++].count = sites->module_count[i];
 	}
-	memcpy(end->note, sites->note, sizeof(end->note));
+	_Static_assert(sizeof(end->note) == REWRITE_NOTES_MAX * sizeof(*sites->note), "room for all");
+	if (sites->notes)
+		memcpy(end->note, sites->note, sites->notes * sizeof(*sites->note));
 	end->notes = sites->notes;
 }
 

@@ -212,6 +212,7 @@ void machine_destroy(struct machine *m)
 	memory_destroy(m->mem);
 	rewrite_sites_free(&m->sites);
 	free(m->entry.text);
+	free(m->guard);
 	free(m);
 }
 

@@ -157,6 +157,7 @@ struct machine {
 	bool started; /* nondet_ops.boundary has been called for boundary 0 */
 	bool pause; /* machine_run returns before the next entry; the caller clears it */
 	const struct device *accessed; /* by the guest at this boundary; else NULL */
+	gva_t *guard;                  /* see watched.h: room for BREAKPOINTS_MAX, from the first watch on */
 	bool watched_again;            /* see watched.h: the next instruction faults, onto a stack that is watched */
 	bool dma;                      /* nondet_ops.watched is told of a device's write */
 	int watched_rc;                /* what it (or `loaded`) returned then, if that was an error ... */

@@ -90,6 +90,7 @@ unsigned rewrite_destination(const uint8_t before[4])
 void rewrite_sites_free(struct rewrite_sites *sites)
 {
 	free(sites->site);
+	free(sites->note);
 	*sites = (struct rewrite_sites){0};
 }
 
@@ -334,16 +335,21 @@ static gpa_t place(const struct rewriter *r, const struct text_range *t, size_t 
 	return GPA(r->page[offset / PAGE_SIZE].v + offset % PAGE_SIZE);
 }
 
-static void note_module(struct rewrite_sites *sites, gva_t gva, enum rewrite_kind kind, const char *module)
+static int note_module(struct rewrite_sites *sites, gva_t gva, enum rewrite_kind kind, const char *module)
 {
 	struct rewrite_note *note;
 
 	sites->module_count[kind]++;
 	if (sites->notes == REWRITE_NOTES_MAX)
-		return;
+		return 0;
+	if (!sites->note)
+		sites->note = calloc(REWRITE_NOTES_MAX, sizeof(*sites->note));
+	if (!sites->note)
+		return -ENOMEM;
 	note = &sites->note[sites->notes++];
 	*note = (struct rewrite_note){.gva = gva, .kind = kind};
 	snprintf(note->module, sizeof(note->module), "%s", module);
+	return 0;
 }
 
 static int rewrite_one(struct rewriter *r, const ZydisDecodedInstruction *insn,
@@ -362,21 +368,23 @@ static int rewrite_one(struct rewriter *r, const ZydisDecodedInstruction *insn,
 			room = insn->length - done;
 		bytes = memory_at_dirty(r->mem, gpa, room);
 		if (!bytes || !site)
-			return err_set(r->err, ENOMEM,
-				       "no memory for the table of rewritten instructions");
+			goto no_memory;
 		*site = (struct rewrite_site){.gva = GVA(t->gva.v + offset + done),
 					      .gpa = gpa,
 					      .kind = kind,
 					      .len = (uint8_t)room,
 					      .tail = done > 0,
 					      .in_module = r->page != NULL};
-		if (site->in_module && !site->tail)
-			note_module(r->sites, site->gva, kind, r->module);
+		if (site->in_module && !site->tail && note_module(r->sites, site->gva, kind, r->module) < 0)
+			goto no_memory;
 		memcpy(site->original, bytes, room);
 		memcpy(site->written, code + done, room);
 		memcpy(bytes, code + done, room);
 	}
 	return 0;
+
+no_memory:
+	return err_set(r->err, ENOMEM, "no memory for the table of rewritten instructions");
 }
 
 /*

@@ -84,7 +84,7 @@ struct rewrite_sites {
 	size_t len;
 	/* In modules, also in those that are gone: how often, and where for the first of them. */
 	uint64_t module_count[REWRITE_KINDS];
-	struct rewrite_note note[REWRITE_NOTES_MAX];
+	struct rewrite_note *note; /* room for REWRITE_NOTES_MAX from the first on: most guests have none */
 	unsigned notes;
 };
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define X86_DOUBLE_FAULT 8
@@ -168,11 +169,15 @@ static int set_guard(struct machine *m, struct vcpu_request *req, struct watched
 	d->regs = *vcpu_regs(v);
 	if (req->step)
 		return 0;
+	if (!m->guard)
+		m->guard = calloc(BREAKPOINTS_MAX, sizeof(*m->guard));
+	if (!m->guard)
+		return err_set(err, ENOMEM, "no memory for the breakpoints");
 	/* First, so that it has a debug register where there are any. */
-	d->address[0] = d->double_fault;
-	d->set = (struct breakpoint_set){d->address, 1};
+	m->guard[0] = d->double_fault;
+	d->set = (struct breakpoint_set){m->guard, 1};
 	for (unsigned i = 0; d->wanted && i < d->wanted->len; i++)
-		d->address[d->set.len++] = d->wanted->address[i];
+		m->guard[d->set.len++] = d->wanted->address[i];
 	req->set = &d->set;
 	return 0;
 }

@@ -40,8 +40,7 @@ struct watched_delivery {
 	struct kvm_regs regs; /* before the run */
 	bool stepped;
 	const struct breakpoint_set *wanted;
-	struct breakpoint_set set; /* the breakpoints that were asked for, and the handler */
-	gva_t address[BREAKPOINTS_MAX];
+	struct breakpoint_set set; /* the breakpoints that were asked for, and the handler: in machine.guard */
 };
 
 /* Before the guest runs, and behind; rc: how that went. Nothing where no memory is watched. */
