@@ -151,7 +151,7 @@ test-npt:
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
 		-f build/tests -f tests -f examples -f gdbstub $$(printf -- '-f %s ' $(GDB_FILES)) -- tests/npt.sh \
-		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_restore \
+		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_watch build/tests/test_restore \
 		build/tests/test_snapshots build/tests/test_timeline build/tests/test_stops build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh \
 		examples/stale_pointer/session.sh examples/irq_race/session.sh "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status

@@ -181,6 +181,8 @@ fail:
 
 static void close_vm(struct machine *m)
 {
+	/* Of the process before, where this is a branch: to be made anew. */
+	kick_timer_destroy(&m->watch_timer);
 	vcpu_destroy(&m->vcpu[0]);
 	if (m->vm_fd >= 0)
 		close(m->vm_fd);
@@ -628,7 +630,7 @@ int machine_run(struct machine *m, struct err *err)
 		struct vcpu_request req = {0};
 		struct watched_delivery delivery;
 		enum vcpu_stop stop;
-		bool doubled;
+		bool unfinished;
 
 		rc = deliver(m, v, &req, err);
 		if (rc == 0)
@@ -643,10 +645,10 @@ int machine_run(struct machine *m, struct err *err)
 			rc = vcpu_run(v, &req, &stop, err);
 		rc = watched_delivered(m, &delivery, rc, err);
 		if (rc == 0)
-			rc = watched_doubled(m, &delivery, stop, &doubled, err);
+			rc = watched_unfinished(m, &delivery, stop, &unfinished, err);
 		if (rc < 0)
 			break;
-		if (doubled)
+		if (unfinished)
 			continue;
 		m->irq_steps += req.step && pic_pending(&m->pic);
 		rc = handle_stop(m, v, &req, stop, err);

@@ -12,6 +12,7 @@
 #include "vmm/dev/devices.h"
 #include "vmm/dev/virtio_devices.h"
 #include "vmm/loader.h"
+#include "vmm/kick.h"
 #include "vmm/memory.h"
 #include "vmm/modules.h"
 #include "vmm/rewrite.h"
@@ -157,6 +158,7 @@ struct machine {
 	bool started; /* nondet_ops.boundary has been called for boundary 0 */
 	bool pause; /* machine_run returns before the next entry; the caller clears it */
 	const struct device *accessed; /* by the guest at this boundary; else NULL */
+	struct kick_timer watch_timer; /* see watched.h; made where it is needed */
 	gva_t *guard;                  /* see watched.h: room for BREAKPOINTS_MAX, from the first watch on */
 	bool watched_again;            /* see watched.h: the next instruction faults, onto a stack that is watched */
 	bool dma;                      /* nondet_ops.watched is told of a device's write */

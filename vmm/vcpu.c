@@ -152,6 +152,16 @@ int vcpu_inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32
 	return 0;
 }
 
+int vcpu_queue_exception(struct vcpu *v, bool *was, struct err *err)
+{
+	struct kvm_vcpu_events e;
+
+	if (ioctl(v->fd, KVM_GET_VCPU_EVENTS, &e) < 0)
+		return err_sys(err, errno, "cannot read pending events");
+	*was = e.exception.injected || e.exception.pending;
+	return *was ? vcpu_inject_exception(v, e.exception.nr, e.exception.has_error_code, e.exception.error_code, err) : 0;
+}
+
 int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err)
 {
 	struct kvm_vcpu_events e;
@@ -283,6 +293,7 @@ enum pass {
 	PASS_WINDOW,
 	PASS_PF_ENTRY, /* stopped at the #PF handler for the SYSCALL repair */
 	PASS_ENTRY,    /* past that: in the kernel, asked for */
+	PASS_UNDELIVERED,
 	PASS_ASSISTED  /* one instruction was completed in user space */
 };
 
@@ -442,6 +453,10 @@ static int run_armed(struct vcpu *v, const struct aim *aim, enum step_care care,
 			*pass = PASS_BREAK;
 			return 0;
 		}
+		if (v->run->internal.suberror == KVM_INTERNAL_ERROR_DELIVERY_EV && memory_watches(v->mem)) {
+			*pass = PASS_UNDELIVERED;
+			return 0;
+		}
 		*pass = PASS_ASSISTED;
 		return internal_error(v, err);
 	case KVM_EXIT_FAIL_ENTRY:
@@ -599,10 +614,11 @@ int vcpu_run(struct vcpu *v, const struct vcpu_request *req, enum vcpu_stop *sto
 		/* Kicked before it moved: what was judged stays judged. */
 		if (pass == PASS_KICK && aim.no_pf_entry)
 			v->pf_judged = true;
-		if (pass == PASS_BOUNDARY || pass == PASS_KICK || pass == PASS_WINDOW) {
+		if (pass == PASS_BOUNDARY || pass == PASS_KICK || pass == PASS_WINDOW || pass == PASS_UNDELIVERED) {
 			*stop = pass == PASS_BOUNDARY ? VCPU_BOUNDARY
 				: pass == PASS_KICK   ? VCPU_KICK
-						      : VCPU_WINDOW;
+				: pass == PASS_WINDOW ? VCPU_WINDOW
+						      : VCPU_UNDELIVERED;
 			return 0;
 		}
 		if (req->step) {

@@ -91,7 +91,8 @@ enum vcpu_stop {
 	VCPU_STEP,     /* one instruction done (or, for string instructions, some iterations) */
 	VCPU_BREAK,    /* about to execute the instruction at the breakpoint */
 	VCPU_WINDOW,   /* interrupt window open */
-	VCPU_ENTRY     /* user code has entered the kernel, by SYSCALL or with a page fault */
+	VCPU_ENTRY,    /* user code has entered the kernel, by SYSCALL or with a page fault */
+	VCPU_UNDELIVERED /* memory is watched, and KVM cannot push the frame of an exception, which stays injected */
 };
 
 struct vcpu_request {
@@ -146,6 +147,8 @@ static inline bool vcpu_interruptible(const struct vcpu *v)
 {
 	return v->run->ready_for_interrupt_injection && v->run->if_flag;
 }
+/* An exception that KVM has raised and not delivered becomes a queued event. *was: there was one. */
+int vcpu_queue_exception(struct vcpu *v, bool *was, struct err *err);
 int vcpu_interrupt(struct vcpu *v, uint8_t vector, struct err *err);
 /* Nothing is half-done: no shadow after STI or MOV SS, no event being delivered. */
 int vcpu_is_clean(const struct vcpu *v, bool *clean, struct err *err);

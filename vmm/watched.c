@@ -227,14 +227,14 @@ static int take_back(struct machine *m, const struct watched_delivery *d, const 
 	return 0;
 }
 
-int watched_doubled(struct machine *m, const struct watched_delivery *d, enum vcpu_stop stop, bool *was, struct err *err)
+static int try_double_fault(struct machine *m, const struct watched_delivery *d, enum vcpu_stop stop, bool *was,
+			    struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
 	struct step_frames frames;
 	struct double_fault f;
 	int rc;
 
-	*was = false;
 	if (!d->guarded || (stop != (d->stepped ? VCPU_STEP : VCPU_BREAK) && stop != VCPU_KICK))
 		return 0;
 	rc = vcpu_get_sregs(v, &frames.sregs, err);
@@ -254,6 +254,52 @@ int watched_doubled(struct machine *m, const struct watched_delivery *d, enum vc
 	return 0;
 }
 
+/* --- or injected and never delivered ----------------------------------------------------------- */
+
+/* How long KVM may try in vain before the guest is looked at: short beside a search, long beside what a kick costs. */
+#define STUCK_NS (1 * NSEC_PER_MSEC)
+
+static int begin_stuck_timer(struct machine *m, struct err *err)
+{
+	int rc = m->watch_timer.made ? 0 : kick_timer_create(&m->watch_timer, &m->vcpu[0], err);
+
+	if (rc == 0)
+		kick_timer_set(&m->watch_timer, STUCK_NS, STUCK_NS);
+	return rc;
+}
+
+static int try_injected(struct machine *m, enum vcpu_stop stop, bool *was, struct err *err)
+{
+	struct vcpu *v = &m->vcpu[0];
+	struct step_frames frames;
+	int rc = vcpu_get_sregs(v, &frames.sregs, err);
+
+	if (rc < 0)
+		return rc;
+	step_note_stacks(v, &frames, vcpu_regs(v)->rsp);
+	if (any_frame_is_watched(m, &frames)) {
+		rc = vcpu_queue_exception(v, was, err);
+		if (*was && stop == VCPU_KICK)
+			vcpu_kick(v); /* for later */
+	}
+	if (rc == 0 && !*was && stop == VCPU_UNDELIVERED)
+		return err_set(err, EIO, "KVM cannot deliver an exception of the guest at 0x%llx", vcpu_regs(v)->rip);
+	return rc;
+}
+
+int watched_unfinished(struct machine *m, const struct watched_delivery *d, enum vcpu_stop stop, bool *was, struct err *err)
+{
+	int rc;
+
+	*was = false;
+	if (!memory_watches(m->mem))
+		return 0;
+	rc = try_double_fault(m, d, stop, was, err);
+	if (rc == 0 && !*was && !m->vcpu[0].event_queued && (stop == VCPU_KICK || stop == VCPU_UNDELIVERED))
+		rc = try_injected(m, stop, was, err);
+	return rc;
+}
+
 /* --- deliveries --------------------------------------------------------------------------------- */
 
 int watched_deliver(struct machine *m, struct vcpu_request *req, struct watched_delivery *d, struct err *err)
@@ -261,13 +307,16 @@ int watched_deliver(struct machine *m, struct vcpu_request *req, struct watched_
 	struct vcpu *v = &m->vcpu[0];
 	int rc;
 
-	d->lifted = d->guarded = false;
+	d->lifted = d->guarded = d->timed = false;
 	d->again = m->watched_again;
 	m->watched_again = false;
 	if (!memory_watches(m->mem))
 		return 0;
-	if (!v->event_queued && !d->again)
-		return set_guard(m, req, d, err);
+	if (!v->event_queued && !d->again) {
+		d->timed = !v->caps->emul_clock;
+		rc = d->timed ? begin_stuck_timer(m, err) : 0;
+		return rc < 0 ? rc : set_guard(m, req, d, err);
+	}
 	step_note_frames(v, &d->frames);
 	if (!any_frame_is_watched(m, &d->frames))
 		return 0;
@@ -307,6 +356,8 @@ int watched_delivered(struct machine *m, const struct watched_delivery *d, int r
 {
 	const struct vcpu *v = &m->vcpu[0];
 
+	if (d->timed)
+		kick_timer_set(&m->watch_timer, 0, 0);
 	if (!d->lifted)
 		return rc;
 	/* Kicked before it moved. */

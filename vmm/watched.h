@@ -22,12 +22,15 @@ bool watched_stops(struct vcpu *v, const struct vcpu_request *req, enum vcpu_sto
  * and the request becomes a step, which is the delivery; watched_delivered tells of what has been written and watches
  * again.
  *
- * An exception comes without notice, and KVM makes a double fault of it. So the guest is stopped at the handler of that,
- * which has a stack of its own, and the double fault is taken back (watched_doubled). The instruction is then made once
- * more, as above.
+ * An exception comes without notice, and what happens depends on the host (watched_unfinished). Where KVM makes a double
+ * fault of it, the guest is stopped at the handler of that, which has a stack of its own; the double fault is taken back,
+ * and the instruction made once more, as above. Newer KVMs say so (VCPU_UNDELIVERED); others try again and again, for ever,
+ * until a kick shows it as injected: then it is delivered as above. So that there is a kick, the machine has a timer of its
+ * own while memory is watched.
  */
 struct watched_delivery {
 	bool lifted;
+	bool timed; /* kicked from time to time */
 	bool again; /* for the instruction of which a double fault was taken back */
 	struct step_frames frames; /* where it may be pushed ... */
 	uint64_t before[1 + TSS_ISTS][WATCHED_WORDS]; /* ... and what was there */
@@ -46,7 +49,8 @@ struct watched_delivery {
 /* Before the guest runs, and behind; rc: how that went. Nothing where no memory is watched. */
 int watched_deliver(struct machine *m, struct vcpu_request *req, struct watched_delivery *d, struct err *err);
 int watched_delivered(struct machine *m, const struct watched_delivery *d, int rc, struct err *err);
-/* The guest has been stopped by a double fault only: to the caller nothing has happened. Otherwise *was is false. */
-int watched_doubled(struct machine *m, const struct watched_delivery *d, enum vcpu_stop stop, bool *was, struct err *err);
+/* The guest has been stopped by an exception without a frame only: to the caller nothing has happened. Otherwise *was is
+ * false. */
+int watched_unfinished(struct machine *m, const struct watched_delivery *d, enum vcpu_stop stop, bool *was, struct err *err);
 
 #endif

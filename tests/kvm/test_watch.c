@@ -134,14 +134,8 @@ static void test_exceptions(void **state)
 {
 	struct model model[2] = {{.gpa = STACK_GPA}, {.gpa = STACK_GPA}};
 	struct recording paging;
-	struct host_caps caps;
-	struct err err;
 
 	(void)state;
-	assert_ok(host_probe(&caps, false, &err), err);
-	/* Known to end in a double fault, which is taken back, where KVM emulates kernel code. */
-	if (!caps.emul_clock)
-		skip();
 	record_guest(&paging, "paging", "n=60", -1);
 	for (unsigned i = 0; i < 2; i++)
 		replay_watched(&paging, &model[i], i == 0);
