@@ -26,7 +26,7 @@ vmm_SRC := vmm/walk.c vmm/stat.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/head.c replay/recorder.c replay/approach.c replay/landmark.c replay/progress.c replay/mark.c replay/fault.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-debugger_SRC := debugger/stops.c debugger/where.c debugger/timeline.c debugger/timeline_stops.c debugger/timeline_place.c debugger/index.c debugger/begin.c debugger/live.c debugger/branch.c debugger/options.c debugger/session.c debugger/net_user.c debugger/terminal.c debugger/linux.c debugger/symbols.c \
+debugger_SRC := debugger/stops.c debugger/where.c debugger/timeline.c debugger/timeline_stops.c debugger/timeline_place.c debugger/index.c debugger/begin.c debugger/landing.c debugger/live.c debugger/branch.c debugger/options.c debugger/session.c debugger/net_user.c debugger/terminal.c debugger/linux.c debugger/symbols.c \
 	debugger/symset.c debugger/module.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_index.c debugger/cmd_snapshot.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c \
 	debugger/cmd_gdb.c debugger/gdb_target.c debugger/gdb_regs.c debugger/gdb_monitor.c

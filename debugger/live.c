@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "debugger/live.h"
 
+#include "debugger/landing.h"
 #include "vmm/breakpoint.h"
 #include "vmm/kick.h"
 
@@ -21,6 +22,7 @@ struct live {
 
 	/* While running. */
 	struct stops_seen seen; /* without stops one step is made */
+	struct landing landing;
 	bool stepped, at_breakpoint, interrupted;
 	bool over; /* stands where the run began: a breakpoint there does not count */
 	struct kvm_regs began;
@@ -33,14 +35,19 @@ static bool has_moved(const struct live *l)
 	return memcmp(vcpu_regs(&l->m->vcpu[0]), &l->began, sizeof(l->began)) != 0;
 }
 
-static int look_for_breakpoint(struct live *l, struct err *err)
+/* *over: stands at a breakpoint that does not count. */
+static int look_for_breakpoint(struct live *l, bool *over, struct err *err)
 {
 	struct vcpu *v = &l->m->vcpu[0];
 	int rc = vcpu_complete(v, err);
 
+	*over = false;
+	if (rc == 0)
+		rc = landing_look(&l->landing, l->m, over, err);
 	/* A watched store moves the guest without a stop. */
 	if (rc == 0 && has_moved(l))
 		l->over = false;
+	*over |= l->over;
 	if (rc == 0 && !l->over && breakpoint_set_has(&l->seen.stops->breakpoints, vcpu_regs(v)->rip))
 		l->at_breakpoint = l->m->pause = true;
 	return rc;
@@ -60,9 +67,8 @@ static int on_plan(void *ctx, struct machine *m, struct vcpu_request *req, struc
 	}
 	if (!l->seen.stops->breakpoints.len)
 		return 0;
-	rc = look_for_breakpoint(l, err);
-	req->set = &l->seen.stops->breakpoints;
-	req->over = l->over;
+	rc = look_for_breakpoint(l, &req->over, err);
+	req->set = &l->landing.set;
 	return rc;
 }
 
@@ -174,14 +180,17 @@ int live_continue(struct live *l, const struct timeline_stops *stops, struct tim
 
 	if (rc < 0)
 		return rc;
+	rc = landing_begin(&l->landing, l->m, &stops->breakpoints, err);
 	l->seen.stops = stops;
 	l->over = !stops->here;
-	do {
+	while (rc == 0) {
 		rc = run(l, stop, err);
 		l->over = true;
-	} while (rc == 0 && stop->reason == TIMELINE_BREAKPOINT && stops->wanted &&
-		 !stops->wanted(stops->ctx, NULL));
+		if (rc < 0 || stop->reason != TIMELINE_BREAKPOINT || !stops->wanted || stops->wanted(stops->ctx, NULL))
+			break;
+	}
 	l->seen.stops = NULL;
+	landing_end(&l->landing);
 	return stops_disarm(stops, mem, rc, err);
 }
 

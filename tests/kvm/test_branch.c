@@ -18,6 +18,10 @@
 
 #define STEPS 600
 #define STORE_RANGE 64
+/* A page that the guest `paging` has mapped from its start on, and memory that it does not use. */
+#define MAPPED_GVA 0x40800000u
+#define CODE_GPA 0x700000u
+#define ADDRESS_BITS 0x000ffffffffff000u
 
 static struct timeline *open_timeline(const struct recording *rec)
 {
@@ -267,6 +271,65 @@ static void test_calls(void **state)
 	leave_and_close(&o);
 }
 
+/* The entry that maps a page of 4 KiB, by hand. */
+static gpa_t entry_of(const struct machine *m, const struct kvm_sregs *sregs, uint64_t gva)
+{
+	uint64_t table = sregs->cr3;
+
+	for (unsigned shift = 39; shift > 12; shift -= 9)
+		assert_int_equal(memory_read(m->mem, GPA((table & ADDRESS_BITS) + 8 * (gva >> shift & 511)), &table, 8), 0);
+	return GPA((table & ADDRESS_BITS) + 8 * (gva >> 12 & 511));
+}
+
+/*
+ * A function that returns to a stack that may not be executed, where a breakpoint is, as gdb calls functions: it has run, and
+ * the guest stands at the breakpoint.
+ */
+static void test_call_on_data(void **state)
+{
+	/* mov rax, [rdi]; add rax, 1; ret */
+	static const uint8_t function[] = {0x48, 0x8b, 0x07, 0x48, 0x83, 0xc0, 0x01, 0xc3};
+	const gva_t dummy = GVA(MAPPED_GVA + 0xff0);
+	struct timeline_stops stops = {.breakpoints = {&dummy, 1}, .here = true};
+	struct timeline_stop stop;
+	struct kvm_sregs sregs;
+	struct kvm_regs *regs;
+	struct machine *m;
+	struct open o;
+	struct err err;
+	uint64_t entry, word = 41;
+	gpa_t stack, at;
+
+	(void)state;
+	open_at(&o, "paging", "n=60", 50, 1);
+	m = timeline_machine(o.t);
+	assert_ok(branch_begin(&o.b, NULL, &err), err);
+	assert_ok(vcpu_get_sregs(&m->vcpu[0], &sregs, &err), err);
+	at = entry_of(m, &sregs, MAPPED_GVA);
+	assert_int_equal(memory_read(m->mem, at, &entry, 8), 0);
+	stack = GPA(entry & ADDRESS_BITS);
+	entry |= 1ull << 63;
+	assert_int_equal(memory_write(m->mem, at, &entry, 8), 0);
+	sregs.efer |= 1u << 11;
+	sregs.cr4 ^= 1u << 7; /* a change of CR4.PGE makes KVM forget translations */
+	assert_ok(vcpu_set_sregs(&m->vcpu[0], &sregs, &err), err);
+	assert_int_equal(memory_write(m->mem, GPA(CODE_GPA), function, sizeof(function)), 0);
+	assert_int_equal(memory_write(m->mem, GPA(stack.v + 0xe00), &dummy.v, 8), 0);
+	assert_int_equal(memory_write(m->mem, GPA(stack.v + 0xf00), &word, 8), 0);
+	regs = vcpu_regs_mut(&m->vcpu[0]);
+	regs->rip = CODE_GPA;
+	regs->rsp = MAPPED_GVA + 0xe00;
+	regs->rdi = MAPPED_GVA + 0xf00;
+	regs->rflags &= ~(1ull << 9);
+	branch_runs(&o.b);
+	assert_ok(live_continue(o.b.live, &stops, &stop, &err), err);
+	assert_int_equal(stop.reason, TIMELINE_BREAKPOINT);
+	assert_int_equal(vcpu_regs(&m->vcpu[0])->rip, dummy.v);
+	assert_int_equal(vcpu_regs(&m->vcpu[0])->rsp, MAPPED_GVA + 0xe08);
+	assert_int_equal(vcpu_regs(&m->vcpu[0])->rax, 42);
+	leave_and_close(&o);
+}
+
 /* Checkpoints in the recording and in two branches, gone to in any order, are what they were; a branch that only a
  * checkpoint remembers can be left from there. */
 static void test_marks(void **state)
@@ -321,6 +384,7 @@ int main(void)
 		cmocka_unit_test(test_runs_on),
 		cmocka_unit_test(test_written),
 		cmocka_unit_test(test_calls),
+		cmocka_unit_test(test_call_on_data),
 		cmocka_unit_test(test_marks),
 	};
 	int missing = kvm_missing("test_branch");
