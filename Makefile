@@ -26,7 +26,7 @@ vmm_SRC := vmm/walk.c vmm/stat.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/head.c replay/recorder.c replay/approach.c replay/landmark.c replay/progress.c replay/mark.c replay/fault.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-debugger_SRC := debugger/stops.c debugger/where.c debugger/timeline.c debugger/timeline_stops.c debugger/timeline_place.c debugger/index.c debugger/begin.c debugger/landing.c debugger/live.c debugger/branch.c debugger/options.c debugger/session.c debugger/net_user.c debugger/terminal.c debugger/linux.c debugger/symbols.c \
+debugger_SRC := debugger/stops.c debugger/where.c debugger/timeline.c debugger/timeline_stops.c debugger/timeline_place.c debugger/index.c debugger/begin.c debugger/landing.c debugger/live.c debugger/branch.c debugger/options.c debugger/session.c debugger/net_user.c debugger/terminal.c debugger/linux.c debugger/lines.c debugger/slide.c debugger/symbols.c \
 	debugger/symset.c debugger/module.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_index.c debugger/cmd_snapshot.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c \
 	debugger/cmd_gdb.c debugger/gdb_target.c debugger/gdb_regs.c debugger/gdb_monitor.c
@@ -46,7 +46,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_progress te
 	test_page_store test_snapshot_file test_index_file
 kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline test_stops test_index test_branch test_other_host
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh tests/moves.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh tests/gdb_live.sh \
+SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh tests/moves.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
 	examples/stale_pointer/session.sh examples/irq_race/session.sh
 RESULTS := $(BUILD)/results/results.txt
 
@@ -152,7 +152,7 @@ test-npt:
 	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
 		-f build/tests -f tests -f examples -f gdbstub $$(printf -- '-f %s ' $(GDB_FILES)) -- tests/npt.sh \
 		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_watch build/tests/test_restore \
-		build/tests/test_snapshots build/tests/test_timeline build/tests/test_stops build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh \
+		build/tests/test_snapshots build/tests/test_timeline build/tests/test_stops build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
 		examples/stale_pointer/session.sh examples/irq_race/session.sh "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 

@@ -232,8 +232,10 @@ static int answer(const struct options *o, bool first, struct err *err)
 			first ? "" : ": what is there was loaded with the guest");
 		rc = STATUS_NOT_FOUND;
 	} else if (rc == 0) {
-		if (symbols)
+		if (symbols) {
+			symset_find_slide(symbols, timeline_machine(t));
 			symset_find_modules(symbols, timeline_machine(t));
+		}
 		print_answer(o, &a, t, symbols, first);
 	}
 	symset_close(symbols);

@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-/*
- * Symbols: one array sorted by address, one by name. Lines: per compilation unit, read when an address in
- * it is first asked for: all of vmlinux's take seconds and gigabytes. .debug_aranges tells the unit.
- */
+/* One array sorted by address, one by name; lines are lines.c's. */
 #include "debugger/symbols.h"
 
 #include "base/buf.h"
 #include "debugger/array.h"
+#include "debugger/lines.h"
 
-#include <dwarf.h>
 #include <errno.h>
 #include <gelf.h>
 #include <inttypes.h>
-#include <libdwarf.h>
 #include <libelf.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,30 +29,6 @@ struct section {
 	uint64_t size; /* 0: not in memory */
 };
 
-struct line_row {
-	uint64_t addr;
-	uint32_t line; /* 0: no line, or the end of a sequence */
-	uint32_t file;
-	uint64_t order;
-	bool end;
-};
-
-struct line_unit {
-	uint64_t die; /* offset of its DIE */
-	bool in_aranges;
-	bool loaded;
-	char **file;
-	size_t files;
-	struct line_row *row;
-	size_t rows;
-};
-
-struct line_range {
-	uint64_t start;
-	uint64_t size;
-	size_t unit;
-};
-
 struct symbols {
 	Elf *elf; /* NULL: not an ELF file */
 	struct section *section;
@@ -64,16 +36,8 @@ struct symbols {
 	struct symbol *symbol; /* by address */
 	const struct symbol **by_name;
 	size_t count;
-
-	/* Lines; nothing of it before the first symbols_line. */
-	bool dwarf_tried;
-	Dwarf_Debug dwarf;	/* NULL: no line information */
-	Dwarf_Error error;	/* of the call being made */
-	struct line_unit *unit; /* by offset */
-	size_t units;
-	struct line_range *range; /* by start */
-	size_t ranges;
-	bool rest_loaded; /* the units without aranges */
+	struct lines *lines;
+	uint64_t slide;
 };
 
 static int read_sections(struct symbols *s, size_t file_size, struct err *err)
@@ -256,6 +220,8 @@ int symbols_open(const void *elf, size_t size, struct symbols **symbols, struct 
 		ret = read_sections(s, size, err);
 	if (s->elf && !ret)
 		ret = read_symbols(s, err);
+	if (s->elf && !ret && !(s->lines = lines_create(s->elf)))
+		ret = err_set(err, ENOMEM, "out of memory for symbols");
 	if (ret) {
 		symbols_close(s);
 		return ret;
@@ -266,19 +232,9 @@ int symbols_open(const void *elf, size_t size, struct symbols **symbols, struct 
 
 void symbols_close(struct symbols *s)
 {
-
 	if (!s)
 		return;
-	for (size_t i = 0; i < s->units; i++) {
-		for (size_t k = 0; k < s->unit[i].files; k++)
-			free(s->unit[i].file[k]);
-		free(s->unit[i].file);
-		free(s->unit[i].row);
-	}
-	free(s->unit);
-	free(s->range);
-	if (s->dwarf)
-		dwarf_finish(s->dwarf, &s->error);
+	lines_destroy(s->lines);
 	free(s->by_name);
 	free(s->symbol);
 	free(s->section);
@@ -322,14 +278,14 @@ static const struct symbol *find_symbol(const struct symbols *s, uint64_t addr)
 bool symbols_find(const struct symbols *s, gva_t addr, const char **name, uint64_t *offset,
 		  uint64_t *size)
 {
-	const struct symbol *sym = s ? find_symbol(s, addr.v) : NULL;
+	const struct symbol *sym = s ? find_symbol(s, addr.v - s->slide) : NULL;
 
 	if (!sym)
 		return false;
 	if (name)
 		*name = sym->name;
 	if (offset)
-		*offset = addr.v - sym->addr;
+		*offset = addr.v - s->slide - sym->addr;
 	if (size)
 		*size = sym->size;
 	return true;
@@ -350,330 +306,22 @@ bool symbols_lookup(const struct symbols *s, const char *name, gva_t *addr, uint
 	if (!s || lo == s->count || strcmp(s->by_name[lo]->name, name) != 0)
 		return false;
 	if (addr)
-		*addr = GVA(s->by_name[lo]->addr);
+		*addr = GVA(s->by_name[lo]->addr + s->slide);
 	if (size)
 		*size = s->by_name[lo]->size;
 	return true;
 }
 
-/* libdwarf's three results as two; frees the error. */
-static bool dwarf_ok(struct symbols *s, int res)
-{
-	if (res == DW_DLV_ERROR) {
-		dwarf_dealloc_error(s->dwarf, s->error);
-		s->error = NULL;
-	}
-	return res == DW_DLV_OK;
-}
-
-/* "dir/name" without the compilation directory in front. */
-static char *file_path(const char *comp_dir, const char *dir, const char *name)
-{
-	size_t comp_len = comp_dir ? strlen(comp_dir) : 0;
-	char *path, *out;
-
-	if (!dir || name[0] == '/') {
-		path = strdup(name);
-	} else if (asprintf(&path, "%s/%s", dir, name) < 0) {
-		return NULL;
-	}
-	if (!path || comp_len == 0 || strncmp(path, comp_dir, comp_len) != 0 ||
-	    path[comp_len] != '/')
-		return path;
-	out = strdup(path + comp_len + 1);
-	free(path);
-	return out;
-}
-
-/* File names of a unit, at the numbers that rows use. Directory 0 is the compilation directory. */
-static bool read_files(struct symbols *s, struct line_unit *u, Dwarf_Line_Context ctx)
-{
-	Dwarf_Signed base, count, end;
-	const char *comp_dir = NULL;
-
-	if (!dwarf_ok(s, dwarf_srclines_files_indexes(ctx, &base, &count, &end, &s->error)) ||
-	    base < 0 || end < base || end > UINT32_MAX)
-		return false;
-	dwarf_ok(s, dwarf_srclines_comp_dir(ctx, &comp_dir, &s->error));
-	u->file = calloc((size_t)end + 1, sizeof(*u->file));
-	if (!u->file)
-		return false;
-	u->files = (size_t)end;
-	for (Dwarf_Signed i = base; i < end; i++) {
-		const char *name = NULL, *dir = NULL;
-		Dwarf_Unsigned dir_index = 0;
-
-		if (!dwarf_ok(s, dwarf_srclines_files_data_b(ctx, i, &name, &dir_index, NULL, NULL,
-							     NULL, &s->error)) ||
-		    !name)
-			continue;
-		if (dir_index > 0 && dir_index <= INT32_MAX &&
-		    !dwarf_ok(s, dwarf_srclines_include_dir_data(ctx, (Dwarf_Signed)dir_index, &dir,
-								 &s->error)))
-			dir = NULL;
-		u->file[i] = file_path(comp_dir, dir, name);
-	}
-	return true;
-}
-
-/*
- * Add a row. A row at the address of the one before it in its sequence replaces that one, which
- * covers no instruction; a sequence that covers none (its function was dropped by the linker)
- * disappears.
- */
-static bool add_row(struct line_unit *u, size_t *sequence, struct line_row row)
-{
-	if (u->rows > *sequence && u->row[u->rows - 1].addr == row.addr)
-		u->rows--;
-	if (!row.end || u->rows > *sequence) {
-		if (!array_grow((void **)&u->row, u->rows, sizeof(*u->row)))
-			return false;
-		row.order = u->rows;
-		u->row[u->rows++] = row;
-	}
-	if (row.end)
-		*sequence = u->rows;
-	return true;
-}
-
-/* The end of one sequence may be the start of the next: ends first. */
-static int compare_rows(const void *a, const void *b)
-{
-	const struct line_row *x = a, *y = b;
-	int c = COMPARE(x->addr, y->addr);
-
-	if (!c)
-		c = COMPARE(y->end, x->end);
-	return c ? c : COMPARE(x->order, y->order);
-}
-
-static void read_rows(struct symbols *s, struct line_unit *u, Dwarf_Line *line, Dwarf_Signed n)
-{
-	size_t sequence = 0;
-
-	for (Dwarf_Signed i = 0; i < n; i++) {
-		Dwarf_Unsigned file = 0, number = 0;
-		Dwarf_Bool end = false;
-		Dwarf_Addr addr = 0;
-
-		if (!dwarf_ok(s, dwarf_lineaddr(line[i], &addr, &s->error)) ||
-		    !dwarf_ok(s, dwarf_lineendsequence(line[i], &end, &s->error)) ||
-		    !dwarf_ok(s, dwarf_lineno(line[i], &number, &s->error)) ||
-		    !dwarf_ok(s, dwarf_line_srcfileno(line[i], &file, &s->error)))
-			break;
-		if (number > UINT32_MAX || file >= u->files)
-			number = 0;
-		if (!add_row(u, &sequence,
-			     (struct line_row){
-				     .addr = addr,
-				     .line = (uint32_t)number,
-				     .file = number ? (uint32_t)file : 0,
-				     .end = end,
-			     }))
-			break;
-	}
-	/* Whatever broke off in the middle has no end that could be trusted. */
-	u->rows = sequence;
-	if (u->rows > 0)
-		qsort(u->row, u->rows, sizeof(*u->row), compare_rows);
-}
-
-static void load_unit(struct symbols *s, struct line_unit *u)
-{
-	Dwarf_Line_Context ctx = NULL;
-	Dwarf_Unsigned version;
-	Dwarf_Small tables;
-	Dwarf_Line *line;
-	Dwarf_Signed n;
-	Dwarf_Die die;
-
-	if (u->loaded)
-		return;
-	u->loaded = true;
-	if (!dwarf_ok(s, dwarf_offdie_b(s->dwarf, u->die, true, &die, &s->error)))
-		return;
-	if (dwarf_ok(s, dwarf_srclines_b(die, &version, &tables, &ctx, &s->error))) {
-		if (read_files(s, u, ctx) &&
-		    dwarf_ok(s, dwarf_srclines_from_linecontext(ctx, &line, &n, &s->error)))
-			read_rows(s, u, line, n);
-		dwarf_srclines_dealloc_b(ctx);
-	}
-	dwarf_dealloc(s->dwarf, die, DW_DLA_DIE);
-}
-
-static struct line_unit *unit_by_die(const struct symbols *s, Dwarf_Off die)
-{
-	struct line_unit *u = array_last_up_to(s->unit, s->units, sizeof(*u), die);
-
-	return u && u->die == die ? u : NULL;
-}
-
-static void read_units(struct symbols *s)
-{
-	Dwarf_Unsigned next, last = 0;
-
-	for (;;) {
-		Dwarf_Off off = 0;
-		Dwarf_Die die;
-
-		/* The headers must be walked in order; that they go forward ends the loop. */
-		if (!dwarf_ok(s,
-			      dwarf_next_cu_header_d(s->dwarf, true, NULL, NULL, NULL, NULL, NULL,
-						     NULL, NULL, NULL, &next, NULL, &s->error)) ||
-		    next <= last)
-			return;
-		last = next;
-		if (!dwarf_ok(s, dwarf_siblingof_b(s->dwarf, NULL, true, &die, &s->error)))
-			continue;
-		if (dwarf_ok(s, dwarf_dieoffset(die, &off, &s->error)) &&
-		    (s->units == 0 || off > s->unit[s->units - 1].die) &&
-		    array_grow((void **)&s->unit, s->units, sizeof(*s->unit)))
-			s->unit[s->units++] = (struct line_unit){.die = off};
-		dwarf_dealloc(s->dwarf, die, DW_DLA_DIE);
-	}
-}
-
-static void read_aranges(struct symbols *s)
-{
-	Dwarf_Arange *arange;
-	Dwarf_Signed n;
-
-	if (!dwarf_ok(s, dwarf_get_aranges(s->dwarf, &arange, &n, &s->error)))
-		return;
-	for (Dwarf_Signed i = 0; i < n; i++) {
-		Dwarf_Unsigned segment, segment_size, size = 0;
-		struct line_unit *u;
-		Dwarf_Addr start = 0;
-		Dwarf_Off die = 0;
-
-		if (dwarf_ok(s, dwarf_get_arange_info_b(arange[i], &segment, &segment_size, &start,
-							&size, &die, &s->error)) &&
-		    size > 0 && (u = unit_by_die(s, die)) &&
-		    array_grow((void **)&s->range, s->ranges, sizeof(*s->range))) {
-			u->in_aranges = true;
-			s->range[s->ranges++] =
-				(struct line_range){start, size, (size_t)(u - s->unit)};
-		}
-		dwarf_dealloc(s->dwarf, arange[i], DW_DLA_ARANGE);
-	}
-	dwarf_dealloc(s->dwarf, arange, DW_DLA_LIST);
-	if (s->ranges > 0)
-		qsort(s->range, s->ranges, sizeof(*s->range), array_compare_keys);
-}
-
-/* The lists of a .debug_rnglists or .debug_loclists section, DWARF 5 section 7.28: sound headers
- * that fill it exactly. */
-static bool lists_sound(const Elf_Data *data)
-{
-	struct reader r = reader_init(data->d_buf, data->d_size);
-
-	while (reader_left(&r) > 0) {
-		struct reader unit;
-		uint32_t len = reader_u32(&r);
-		const uint8_t *p = reader_take(&r, len);
-		uint8_t address_size;
-
-		if (!p)
-			return false;
-		unit = reader_init(p, len);
-		if (reader_u16(&unit) != 5)
-			return false;
-		address_size = reader_u8(&unit);
-		if ((address_size != 4 && address_size != 8) || reader_u8(&unit) != 0 ||
-		    reader_u32(&unit) > reader_left(&unit) / sizeof(uint32_t) || unit.failed)
-			return false;
-	}
-	return !r.failed;
-}
-
-/*
- * libdwarf 20210528 frees twice when it finds such a header damaged, although lines need none of
- * it. Compressed sections are protected by their checksum.
- */
-static bool dwarf_sound(const struct symbols *s)
-{
-	Elf_Scn *scn = NULL;
-	size_t names;
-
-	if (elf_getshdrstrndx(s->elf, &names))
-		return false;
-	while ((scn = elf_nextscn(s->elf, scn))) {
-		const Elf_Data *data;
-		const char *name;
-		GElf_Shdr sh;
-
-		if (!gelf_getshdr(scn, &sh))
-			return false;
-		name = elf_strptr(s->elf, names, sh.sh_name);
-		if (!name || (strcmp(name, ".debug_rnglists") && strcmp(name, ".debug_loclists")) ||
-		    (sh.sh_flags & SHF_COMPRESSED))
-			continue;
-		data = elf_rawdata(scn, NULL);
-		if (!data || !lists_sound(data))
-			return false;
-	}
-	return true;
-}
-
-static bool dwarf_open(struct symbols *s)
-{
-	if (s->dwarf_tried)
-		return s->dwarf;
-	s->dwarf_tried = true;
-	if (!s->elf || !dwarf_sound(s))
-		return false;
-	/* A failed call leaves no debug object; its error is freed with a null one. */
-	if (!dwarf_ok(s, dwarf_elf_init(s->elf, DW_DLC_READ, NULL, NULL, &s->dwarf, &s->error))) {
-		s->dwarf = NULL;
-		return false;
-	}
-	read_units(s);
-	read_aranges(s);
-	return true;
-}
-
-static bool unit_line(const struct line_unit *u, uint64_t addr, const char **file, unsigned *line)
-{
-	const struct line_row *row = array_last_up_to(u->row, u->rows, sizeof(*row), addr);
-
-	if (!row || row->end || row->line == 0 || !u->file[row->file])
-		return false;
-	if (file)
-		*file = u->file[row->file];
-	if (line)
-		*line = row->line;
-	return true;
-}
-
-/* The unit that has addr by .debug_aranges. */
-static struct line_unit *unit_by_address(const struct symbols *s, uint64_t addr)
-{
-	const struct line_range *r = array_last_up_to(s->range, s->ranges, sizeof(*r), addr);
-
-	return r && addr - r->start < r->size ? &s->unit[r->unit] : NULL;
-}
-
 bool symbols_line(struct symbols *s, gva_t addr, const char **file, unsigned *line)
 {
-	struct line_unit *u;
+	gva_t linked = GVA(addr.v - (s ? s->slide : 0));
 
-	if (!s || !in_any_section(s, addr.v) || !dwarf_open(s))
-		return false;
-	u = unit_by_address(s, addr.v);
-	if (u) {
-		load_unit(s, u);
-		return unit_line(u, addr.v, file, line);
-	}
-	for (size_t i = 0; i < s->units && !s->rest_loaded; i++) {
-		if (!s->unit[i].in_aranges)
-			load_unit(s, &s->unit[i]);
-	}
-	s->rest_loaded = true;
-	for (size_t i = 0; i < s->units; i++) {
-		if (!s->unit[i].in_aranges && unit_line(&s->unit[i], addr.v, file, line))
-			return true;
-	}
-	return false;
+	return s && in_any_section(s, linked.v) && lines_find(s->lines, linked, file, line);
+}
+
+void symbols_slide(struct symbols *s, uint64_t slide)
+{
+	s->slide = slide;
 }
 
 void symbols_format(struct symbols *s, gva_t addr, char *out, size_t n)

@@ -21,6 +21,9 @@ int symbols_open(const void *elf, size_t size, struct symbols **symbols, struct 
 /* NULL is allowed. */
 void symbols_close(struct symbols *symbols);
 
+/* From now on all lies so many bytes above where the file says: a kernel that has moved itself (KASLR). Modulo 2^64. */
+void symbols_slide(struct symbols *symbols, uint64_t slide);
+
 /*
  * The innermost symbol whose [start, start+size) holds addr; if there is none, the nearest one at
  * or before addr in the same section. name lives as long as symbols; size may be 0 (assembly

@@ -3,6 +3,7 @@
 
 #include "debugger/module.h"
 #include "debugger/session.h"
+#include "debugger/slide.h"
 
 #include <errno.h>
 #include <gelf.h>
@@ -30,6 +31,7 @@ struct symset {
 	uint8_t *unpacked;    /* kernel of a bzImage */
 	struct mapped vmlinux; /* given by --symbols */
 	struct symbols *kernel;
+	uint64_t slide;
 	struct module_file module[SYMBOLS_FILES_MAX];
 	size_t modules;
 };
@@ -173,6 +175,19 @@ void symset_close(struct symset *set)
 		munmap((void *)set->vmlinux.data, set->vmlinux.size);
 	free(set->unpacked);
 	free(set);
+}
+
+void symset_find_slide(struct symset *set, const struct machine *m)
+{
+	uint64_t slide;
+
+	symbols_slide(set->kernel, 0);
+	if (!slide_find(set->kernel, m, &slide))
+		slide = set->slide;
+	else if (slide != set->slide)
+		fprintf(stderr, "hindsight: the kernel runs 0x%" PRIx64 " above where its file says\n", slide);
+	set->slide = slide;
+	symbols_slide(set->kernel, slide);
 }
 
 void symset_find_modules(struct symset *set, const struct machine *m)

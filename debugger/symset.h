@@ -24,6 +24,11 @@ int symset_open(struct symset **set, const struct options *o, const struct guest
 void symset_close(struct symset *set);
 
 /*
+ * How far the kernel has moved (slide.h), from the guest as it is now; said on stderr if it has. Where it cannot be told,
+ * all stays where it was.
+ */
+void symset_find_slide(struct symset *set, const struct machine *m);
+/*
  * Find the modules whose address was not given in the guest as it is now; those found before are looked for
  * again. One that is not loaded has no names: said on stderr, no failure.
  */

@@ -5,7 +5,7 @@
 # protocol: what commands there are, it asks the other side ("monitor help": one a line, the name first).
 #
 # What it adds to "monitor": completion, and a gdb that looks again. gdb remembers registers, frames and memory
-# from one stop to the next, and a jump in time is no stop to it.
+# from one stop to the next, and a jump in time is no stop to it. And symbols that follow a kernel that moves.
 import re
 
 import gdb
@@ -37,6 +37,64 @@ def look_again():
     """Make gdb forget what it has read of the machine."""
     gdb.execute("maintenance flush register-cache", to_string=True)
     gdb.execute("maintenance flush dcache", to_string=True)
+
+
+class Slide:
+    """Has gdb's symbols follow a Linux that has moved itself (KASLR).
+
+    How far, the CPU's entries for system calls and page faults tell: they must agree. Early in the guest's life they do
+    not, so each stop looks again until they do."""
+
+    FAULT_NAMES = ("asm_exc_page_fault", "page_fault")
+
+    def __init__(self):
+        self._linked = {}  # file: where it says that the entry for system calls lies
+        self._settled = False
+        gdb.events.new_objfile.connect(self._begin_anew)
+        gdb.events.stop.connect(self.follow)
+
+    def _begin_anew(self, _event):
+        self._settled = False
+
+    @staticmethod
+    def _value(expression):
+        return int(gdb.parse_and_eval("(unsigned long)" + expression))
+
+    def _page_fault_gate(self):
+        gate = bytes(gdb.selected_inferior().read_memory(self._value("$idt_base") + 14 * 16, 16))
+        return int.from_bytes(gate[0:2] + gate[6:12], "little")
+
+    def _moved(self, entry):
+        """How far everything lies from where gdb has it; None if that cannot be told."""
+        try:
+            moved = self._value("$lstar") - entry
+            gate = self._page_fault_gate()
+        except gdb.error:
+            return None
+        for name in self.FAULT_NAMES:
+            try:
+                if gate - self._value("&" + name) == moved and moved % 4096 == 0:
+                    return moved
+            except gdb.error:
+                pass
+        return None
+
+    def follow(self, _event=None):
+        name = gdb.current_progspace().filename
+        if self._settled or not name:
+            return
+        try:
+            entry = self._value("&entry_SYSCALL_64")
+        except gdb.error:
+            self._settled = True  # another kernel, or no symbols
+            return
+        linked = self._linked.setdefault(name, entry)
+        moved = self._moved(entry)
+        if moved:
+            slide = entry + moved - linked
+            gdb.execute("symbol-file -o %d %s" % (slide, name), to_string=True)
+            print("hindsight: the kernel runs 0x%x above where its file says" % (slide % (1 << 64)))
+        self._settled = moved is not None
 
 
 # Commands that take an address: an expression will do, which has one, or is one.
@@ -98,6 +156,7 @@ class Hindsight(gdb.Command):
             raise gdb.GdbError("hindsight: the command failed") from None
         if _position() != before:
             look_again()
+            _slide.follow()
             gdb.execute("frame", from_tty)
 
     def complete(self, text, word):
@@ -110,3 +169,4 @@ class Hindsight(gdb.Command):
 
 
 Hindsight()
+_slide = Slide()

@@ -158,17 +158,16 @@ static bool make_iret(struct vcpu *v, struct user_state *u, unsigned size)
 
 static int make_sysret(struct vcpu *v, struct user_state *u, bool to64, bool *made, struct err *err)
 {
-	struct {
-		uint32_t nmsrs, pad; /* struct kvm_msrs without its flexible array */
-		struct kvm_msr_entry entry[1];
-	} msrs = {.nmsrs = 1, .entry = {{.index = MSR_STAR}}};
+	uint64_t star;
 	uint16_t base;
+	int rc;
 
 	if (!(u->sregs.efer & EFER_SCE) || (to64 && !is_canonical(u->regs.rcx, &u->sregs)))
 		return 0;
-	if (ioctl(v->fd, KVM_GET_MSRS, &msrs) != 1)
-		return err_sys(err, errno, "cannot read the SYSRET registers");
-	base = (uint16_t)(msrs.entry[0].data >> 48);
+	rc = vcpu_get_msr(v, MSR_STAR, &star, err);
+	if (rc < 0)
+		return rc;
+	base = (uint16_t)(star >> 48);
 	u->regs.rip = to64 ? u->regs.rcx : (uint32_t)u->regs.rcx;
 	u->regs.rflags = (u->regs.r11 & SYSRET_FLAGS) | FLAGS_ONE;
 	u->sregs.cs = (struct kvm_segment){.limit = 0xffffffff,

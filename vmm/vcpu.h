@@ -176,6 +176,8 @@ static inline uint64_t vcpu_progress(const struct vcpu *v)
 }
 
 /* Privilege level 0-3 (from SS.DPL). */
+/* -errno if KVM does not know the MSR. */
+int vcpu_get_msr(const struct vcpu *v, uint32_t index, uint64_t *value, struct err *err);
 int vcpu_cpl(const struct vcpu *v, struct err *err);
 
 /* Visit registers, system registers, x87/SSE/AVX, MSRs, debug registers and pending events. Before a RESTORE

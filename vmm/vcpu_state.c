@@ -40,6 +40,19 @@ struct msr_block {
 	struct kvm_msr_entry entry[ARRAY_SIZE(state_msrs)];
 };
 
+int vcpu_get_msr(const struct vcpu *v, uint32_t index, uint64_t *value, struct err *err)
+{
+	struct {
+		uint32_t nmsrs, pad; /* struct kvm_msrs without its flexible array */
+		struct kvm_msr_entry entry[1];
+	} msrs = {.nmsrs = 1, .entry = {{.index = index}}};
+
+	if (ioctl(v->fd, KVM_GET_MSRS, &msrs) != 1)
+		return err_sys(err, errno, "cannot read the guest's MSR 0x%x", index);
+	*value = msrs.entry[0].data;
+	return 0;
+}
+
 int vcpu_get_xcr0(const struct vcpu *v, uint64_t *xcr0, struct err *err)
 {
 	struct kvm_xcrs xcrs;
