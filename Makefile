@@ -141,18 +141,21 @@ test-seeks:
 	$(Q)$(MAKE) --no-print-directory all tests guests
 	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/seeks.txt "$(BUILD)/tests/test_timeline $(SEEK_COUNT)"
 
-# gdb for the second kind of host, with what it is written in: where its Python looks for itself, gdb tells.
-GDB_FILES = $$(command -v gdb) /usr/share/gdb $$(gdb -nx -batch -ex 'python import os; print(os.path.dirname(os.__file__))')
+# gdb for the second kind of host, with what it is written in: where its Python looks for itself, gdb tells. And nm.
+NPT_FILES = $$(command -v gdb nm) /usr/share/gdb $$(gdb -nx -batch -ex 'python import os; print(os.path.dirname(os.__file__))')
 
-# The second kind of host: real kvm_amd with nested paging, inside QEMU.
+# The second kind of host: real kvm_amd with nested paging, inside QEMU. NPT_ALSO: what else is to run there, for where
+# there is no first kind.
+NPT_ALSO ?=
 .PHONY: test-npt
 test-npt:
 	$(Q)scripts/deps.sh build test npt
 	$(Q)$(MAKE) --no-print-directory all tests guests
-	$(Q)scripts/npt-host.sh -t 2400 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
-		-f build/tests -f tests -f examples -f gdbstub $$(printf -- '-f %s ' $(GDB_FILES)) -- tests/npt.sh \
+	$(Q)scripts/npt-host.sh -t 3600 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
+		-f build/tests -f tests -f examples -f gdbstub $$(printf -- '-f %s ' $(NPT_FILES)) -- tests/npt.sh \
 		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_watch build/tests/test_restore \
 		build/tests/test_snapshots build/tests/test_timeline build/tests/test_stops build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
+		build/tests/test_other_host tests/moves.sh $(NPT_ALSO) \
 		examples/stale_pointer/session.sh examples/irq_race/session.sh "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 

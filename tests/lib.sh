@@ -40,7 +40,7 @@ check() {
 		ok "$name"
 	else
 		check_fail "$name"
-		tail -c 2000 "$evidence" 2>/dev/null | tail -n 5 | tr -c '[:print:]\n' . | sed 's/^/    /'
+		tail -c 2000 "$evidence" 2>/dev/null | tail -n 5 | LC_ALL=C tr -c '\n -~' . | sed 's/^/    /'
 	fi
 }
 

@@ -24,7 +24,7 @@
 /* include/linux/module.h: struct module begins with a state, a list_head and the name; so since 2.6. */
 #define MODULES_LIST_OFFSET 8u
 #define MODULES_NAME_OFFSET 24u
-#define MODULES_NAME_LEN 56u
+#define MODULES_NAME_LEN REWRITE_MODULE_NAME
 
 struct modules_hook {
 	gva_t gva;   /* of the replaced instruction */

@@ -69,7 +69,8 @@ struct rewrite_site {
 	uint8_t written[15];
 };
 
-/* A module's name and what was rewritten there, for whoever asks later: the module may be gone by then. */
+/* A module's name (MODULE_NAME_LEN of include/linux/moduleparam.h, of 64-bit kernels) and what was rewritten there, for
+ * whoever asks later: the module may be gone by then. */
 #define REWRITE_MODULE_NAME 56u
 #define REWRITE_NOTES_MAX 128u
 
