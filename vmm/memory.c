@@ -82,19 +82,28 @@ static struct region *find_region(const struct memory *mem, uint64_t gpa, uint64
 	return NULL;
 }
 
+/* What one table of the host's last level maps (SDM 3A 4.5). */
+#define TABLE_SPAN (2ull << 20)
+
 /*
  * Private memory, so that fork() gives a child RAM of its own at once (snapshot/branch.c). Small pages: KVM logs
  * writes and the kernel copies after a fork by the page, and a huge one would be split by either.
  */
 static int region_map(struct region *r, struct err *err)
 {
-	r->hva = mmap(NULL, r->size, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (r->hva == MAP_FAILED) {
-		r->hva = NULL;
+	uint8_t *map = mmap(NULL, r->size + TABLE_SPAN, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before;
+
+	if (map == MAP_FAILED)
 		return err_sys(err, errno, "cannot map %" PRIu64 " MiB of guest RAM; try a smaller --mem",
 			       r->size >> 20);
-	}
+	/* So that each branch has no more page tables of the host's than its RAM needs. */
+	before = -(uintptr_t)map & (TABLE_SPAN - 1);
+	if (before)
+		munmap(map, before);
+	r->hva = map + before;
+	munmap(r->hva + r->size, TABLE_SPAN - before);
 	/* Advice: a kernel without huge pages refuses it. */
 	(void)madvise(r->hva, r->size, MADV_NOHUGEPAGE);
 	return 0;
