@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
 /* DR7: G2 and G3 enable execution breakpoints 2 and 3; bit 10 is always one (SDM 3B 18.2.4). */
 #define DR7_ONE (1u << 10)
@@ -69,6 +70,10 @@ int breakpoint_set_arm(struct vcpu *v, const struct breakpoint_set *set, struct 
 		return err_set(err, ENOTSUP, "this host has breakpoints for %u addresses at a time only", i);
 	if (i < set->len && planted == BP_INT3 && v->caps->int3[0] == INT3_DEBUG)
 		debug->control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+	if (i < set->len && !v->plants)
+		v->plants = calloc(BREAKPOINTS_MAX, sizeof(*v->plants));
+	if (i < set->len && !v->plants)
+		return err_set(err, ENOMEM, "no memory for breakpoints");
 	for (; i < set->len; i++) {
 		struct plant *p = &v->plants[v->planted];
 		struct err unmapped;

@@ -69,6 +69,7 @@ void vcpu_destroy(struct vcpu *v)
 	if (v->fd >= 0)
 		close(v->fd);
 	assist_exec_destroy(v->exec);
+	free(v->plants);
 	*v = (struct vcpu){.fd = -1, .clock.fd = -1, .faults.fd = -1};
 }
 

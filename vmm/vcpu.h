@@ -66,7 +66,7 @@ struct vcpu {
 	struct kvm_guest_debug armed;
 	bool armed_stale; /* must be set again before a step */
 
-	struct plant plants[BREAKPOINTS_MAX]; /* of a set, while the guest runs */
+	struct plant *plants; /* of a set, while the guest runs; room for BREAKPOINTS_MAX from the first set on */
 	unsigned planted;
 
 	/* SYSCALL repair (hosts where !caps->syscall_works). */

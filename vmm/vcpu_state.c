@@ -335,42 +335,33 @@ static void walk_exact(struct walker *w, struct vcpu_image *i)
 	walk_bytes(w, "debug", &i->debug, sizeof(i->debug));
 }
 
-static int walk_image(struct vcpu *v, struct vcpu_image *image, struct walker *w, struct err *err)
+int vcpu_walk(struct vcpu *v, struct walker *w, struct err *err)
 {
+	struct vcpu_image image = {0};
 	int rc = 0;
 
 	/* An exact image has everything; over any other, what it lacks stays as it is. */
 	if (w->op == WALK_RESTORE && w->exact) {
-		image->msrs.nmsrs = ARRAY_SIZE(state_msrs);
+		image.msrs.nmsrs = ARRAY_SIZE(state_msrs);
 		for (size_t n = 0; n < ARRAY_SIZE(state_msrs); n++)
-			image->msrs.entry[n].index = state_msrs[n].index;
+			image.msrs.entry[n].index = state_msrs[n].index;
 	} else {
-		rc = fetch(v, image, err);
+		rc = fetch(v, &image, err);
 	}
 	if (rc < 0)
 		return rc;
 	walk_component(w, "vcpu0");
 	if (w->exact) {
-		walk_exact(w, image);
+		walk_exact(w, &image);
 		walk_bool(w, "pf_judged", &v->pf_judged);
 	} else {
-		walk_comparable(w, image, &v->layout);
+		walk_comparable(w, &image, &v->layout);
 	}
 	if (w->op != WALK_RESTORE)
 		return 0;
 	if (walker_failed(w))
 		return err_set(err, EINVAL, "the saved state is damaged, or of another version of hindsight");
-	return put(v, image, err);
-}
-
-int vcpu_walk(struct vcpu *v, struct walker *w, struct err *err)
-{
-	/* Not on the stack: a branch would keep the pages, as its own, for as long as it lives. */
-	struct vcpu_image *image = calloc(1, sizeof(*image));
-	int rc = image ? walk_image(v, image, w, err) : err_set(err, ENOMEM, "out of memory for the CPU's state");
-
-	free(image);
-	return rc;
+	return put(v, &image, err);
 }
 
 /* What a saved state has no word for ends in a few fragments: an access of two pages, one of 64 bytes in eights. */
