@@ -54,6 +54,7 @@ struct page_store {
 	struct frame *free_frames;
 	uint8_t **chunk;
 	size_t chunks;
+	size_t given; /* bytes of the last one that have been given out at some time */
 
 	uint64_t count[PLACE_SPILLED + 1];
 	uint64_t shared;
@@ -165,6 +166,12 @@ static uint8_t *frame_take(struct page_store *s)
 		s->free_frames = f->next;
 		return (uint8_t *)f;
 	}
+	/* In ascending order, so that neighbours in the guest are neighbours here; and none is touched before it is used. */
+	if (s->chunks && s->given < CHUNK_SIZE) {
+		p = s->chunk[s->chunks - 1] + s->given;
+		s->given += PAGE_SIZE;
+		return p;
+	}
 	chunk = realloc(s->chunk, (s->chunks + 1) * sizeof(*chunk));
 	if (!chunk)
 		return NULL;
@@ -175,12 +182,7 @@ static uint8_t *frame_take(struct page_store *s)
 	/* Advice: a kernel without huge pages refuses it. */
 	(void)madvise(p, CHUNK_SIZE, MADV_HUGEPAGE);
 	s->chunk[s->chunks++] = p;
-	/* In ascending order, so that neighbours in the guest are neighbours here. */
-	for (uint64_t at = CHUNK_SIZE; at > PAGE_SIZE; at -= PAGE_SIZE) {
-		f = (struct frame *)(p + at - PAGE_SIZE);
-		f->next = s->free_frames;
-		s->free_frames = f;
-	}
+	s->given = PAGE_SIZE;
 	return p;
 }
 
