@@ -47,7 +47,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_progress te
 kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline test_stops test_index test_branch test_other_host
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh tests/moves.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
-	examples/stale_pointer/session.sh examples/irq_race/session.sh
+	"tests/example.sh stale_pointer" "tests/example.sh irq_race"
 RESULTS := $(BUILD)/results/results.txt
 
 # On the second kind of host kernel code is so fast that these guests end before they are interrupted, unless they have
@@ -131,7 +131,7 @@ test-linux:
 	$(Q)$(MAKE) --no-print-directory all linux
 	$(Q)examples/memtest/fetch.sh $(BUILD)/memtest
 	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt "tests/small_linux.sh $(BUILD)/linux" \
-		"tests/linux_gdb.sh $(BUILD)/linux" examples/linux/session.sh "tests/memtest.sh $(BUILD)/memtest/memtest86+x64.bin"
+		"tests/linux_gdb.sh $(BUILD)/linux" "tests/example.sh linux" "tests/memtest.sh $(BUILD)/memtest/memtest86+x64.bin"
 
 # Anywhere in a recording, and from there to a recorded digest: so often, which makes twice as many seeks.
 SEEK_COUNT ?= 5000
@@ -157,7 +157,7 @@ test-npt:
 		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_watch build/tests/test_restore \
 		build/tests/test_snapshots build/tests/test_timeline build/tests/test_stops build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
 		build/tests/test_other_host tests/moves.sh $(NPT_ALSO) \
-		examples/stale_pointer/session.sh examples/irq_race/session.sh "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
+		"tests/example.sh stale_pointer" "tests/example.sh irq_race" "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 
 # Linux there: the small one's workload, and Debian's own kernel with its user space.

@@ -19,7 +19,7 @@ skipped=0
 for test in "$@"; do
 	read -ra words <<<"$test"
 	name=$(basename "${words[0]}" .sh)
-	[[ $name == session ]] && name=$(basename "$(dirname "${words[0]}")")
+	[[ $name == example ]] && name=${words[1]}
 	log=$(dirname "$results")/$name.log
 	start=$(date +%s)
 	printf '%-24s ' "$name"
