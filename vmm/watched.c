@@ -295,7 +295,8 @@ int watched_unfinished(struct machine *m, const struct watched_delivery *d, enum
 	if (!memory_watches(m->mem))
 		return 0;
 	rc = try_double_fault(m, d, stop, was, err);
-	if (rc == 0 && !*was && !m->vcpu[0].event_queued && (stop == VCPU_KICK || stop == VCPU_UNDELIVERED))
+	/* Elsewhere what a kick finds injected will be a double fault, which counts no arrival (vcpu_progress). */
+	if (rc == 0 && !*was && ((stop == VCPU_KICK && d->timed) || stop == VCPU_UNDELIVERED))
 		rc = try_injected(m, stop, was, err);
 	return rc;
 }
