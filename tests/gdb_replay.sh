@@ -35,7 +35,7 @@ done
 # One is killed while it searches backwards, the next must find all as it should be.
 { timeout -s KILL 2 gdb -q -nx -batch -ex "target remote $work/gdb.sock" -ex 'monitor seek 100%' \
 	-ex 'hbreak *0x1' -ex 'reverse-continue' -ex 'continue' -ex 'reverse-continue' "$kernel" >"$work/killed" 2>&1; } 2>/dev/null || true
-if timeout 300 gdb -q -nx -batch -ex "target remote $work/gdb.sock" -x tests/gdb/ctrl_c.py -x tests/gdb/replay.py "$kernel" >"$work/gdb" 2>&1 &&
+if timeout 300 gdb -q -nx -batch -ex "target remote $work/gdb.sock" -x tests/gdb/ctrl_c.py -x tests/gdb/checks.py -x tests/gdb/replay.py "$kernel" >"$work/gdb" 2>&1 &&
 	grep -q '^gdb checks: ' "$work/gdb"; then
 	check_pass "$(sed -n 's/^gdb checks: \([0-9]*\) passed/\1/p' "$work/gdb")"
 else

@@ -30,7 +30,7 @@ check_session() {
 	}
 	LEASES=$(sed -n 's/^leases: text at \(0x[0-9a-f]*\).*/\1/p' "$CONSOLE")
 	if ! timeout 900 "$HINDSIGHT" gdb --symbols "$linux/vmlinux" "$tmp/trace" -nx -batch \
-		-iex "add-auto-load-safe-path $linux" -x tests/gdb/linux.py >"$tmp/gdb" 2>&1 ||
+		-iex "add-auto-load-safe-path $linux" -x tests/gdb/checks.py -x tests/gdb/linux.py >"$tmp/gdb" 2>&1 ||
 		! grep '^gdb checks: ' "$tmp/gdb"; then
 		tail -n 20 "$tmp/gdb"
 		return 1

@@ -8,26 +8,6 @@ import re
 
 import gdb
 
-passed = 0
-
-
-def run(command):
-    return gdb.execute(command, to_string=True)
-
-
-def seek(where):
-    """What cannot be replayed says why on the terminal."""
-    gdb.execute("monitor seek " + where)
-    run("maintenance flush register-cache")
-    run("maintenance flush dcache")
-
-
-def check(condition, what):
-    global passed
-    if not condition:
-        raise gdb.GdbError("FAIL " + what)
-    passed += 1
-
 
 def messages():
     """The kernel's log, a list of lines as on the console."""

@@ -8,21 +8,9 @@ import time
 
 import gdb
 
-passed = 0
 STEPS = 200
 REGISTERS = ("rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags "
              "cs ss cr0 cr2 cr3 cr4 fs_base gs_base").split()
-
-
-def run(command):
-    return gdb.execute(command, to_string=True)
-
-
-def check(condition, what):
-    global passed
-    if not condition:
-        raise gdb.GdbError("FAIL " + what)
-    passed += 1
 
 
 def registers():
@@ -45,16 +33,6 @@ def refused(command):
     except gdb.error:
         return True
     return False
-
-
-def look_again():
-    run("maintenance flush register-cache")
-    run("maintenance flush dcache")
-
-
-def seek(where):
-    run("monitor seek " + where)
-    look_again()
 
 
 def there_and_back():
