@@ -143,7 +143,7 @@ test-seeks:
 
 # gdb for the second kind of host, with what it is written in: where its Python looks for itself, gdb tells. And tools of
 # which busybox has less.
-NPT_FILES = $$(command -v gdb nm truncate sort tr setpriv) /usr/share/gdb $$(gdb -nx -batch -ex 'python import os; print(os.path.dirname(os.__file__))')
+NPT_FILES = $$(for tool in gdb nm truncate sort tr setpriv; do command -v $$tool; done) /usr/share/gdb $$(gdb -nx -batch -ex 'python import os; print(os.path.dirname(os.__file__))')
 
 # The second kind of host: real kvm_amd with nested paging, inside QEMU. NPT_ALSO: what else is to run there, for where
 # there is no first kind.

@@ -398,22 +398,31 @@ static bool is_time(const struct timeline *t)
 	       timeline_position(t).steps == 0;
 }
 
+static bool checkpoint_is_due(struct timeline *t)
+{
+	const struct checkpoint *last = timeline_find_checkpoint(t, timeline_position(t));
+
+	return t->work - last->work >= t->o.spacing && !timeline_at_end(t);
+}
+
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		     struct err *err)
 {
-	bool due = false;
+	bool due = checkpoint_is_due(t);
 	int rc = 0;
 
 	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0 && !is_time(t)) {
 		struct position from = timeline_position(t), next = {from.boundary + 1, 0};
 		uint64_t began = host_cpu_ns();
-		const struct checkpoint *last;
 
 		/* Where nothing counts, a checkpoint is made at a boundary. */
 		if (!due || position_order(target, next) < 0)
 			next = target;
 		replayer_set_target(t->replay.replayer, next);
+		if (found && t->here)
+			replayer_count_here(t->replay.replayer);
 		rc = replayer_run(t->replay.replayer, err);
+		t->here = found && replayer_has_not_looked(t->replay.replayer);
 		t->work += host_cpu_ns() - began;
 		if (rc == -EAGAIN && !found) {
 			rc = try_again(t, from, err);
@@ -428,8 +437,7 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		if (t->o.interrupt && t->o.interrupt(t->o.interrupt_ctx))
 			return be_interrupted(t, err);
 		tell_progress(t);
-		last = timeline_find_checkpoint(t, timeline_position(t));
-		due = t->work - last->work >= TIMELINE_SPACING_NS && !timeline_at_end(t);
+		due = checkpoint_is_due(t);
 		if (due && timeline_position_known(t) && !t->watched)
 			rc = add_checkpoint(t, err);
 	}
@@ -572,6 +580,8 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 	t->o = *options;
 	if (!t->o.memory)
 		t->o.memory = INDEX_MEMORY;
+	if (!t->o.spacing)
+		t->o.spacing = TIMELINE_SPACING_NS;
 	t->caution = 1;
 	ro.fault = options->fault;
 	t->path = path;

@@ -15,6 +15,7 @@ struct timeline_options {
 	uint64_t memory;       /* bytes that checkpoints may take in all; 0: INDEX_MEMORY */
 	const char *spill_dir; /* for what is over; NULL: /var/tmp */
 	const char *disk;      /* see replay_options */
+	uint64_t spacing;      /* ns of replaying from one checkpoint to the next; 0: TIMELINE_SPACING_NS */
 	struct replay_fault fault;
 	/* Asked several times a second: true ends a long run where it is. May be NULL. */
 	bool (*interrupt)(void *ctx);

@@ -43,6 +43,7 @@ struct timeline {
 
 	/* While stops are looked for. */
 	struct stops_seen seen;
+	bool here;    /* the last run ended on its way: a breakpoint where it did counts */
 	bool watched; /* KVM watches memory, which may disturb the guest: no checkpoints */
 	struct memory_dirty *dirty; /* since the stretch began */
 };

@@ -43,6 +43,7 @@ static int begin_stops(struct timeline *t, const struct timeline_stops *stops, b
 	int rc = 0;
 
 	t->seen = (struct stops_seen){.stops = stops};
+	t->here = false;
 	if (stops->breakpoints.len > BREAKPOINTS_MAX)
 		return err_set(err, E2BIG, "more than %u breakpoints at a time are not supported", BREAKPOINTS_MAX);
 	replayer_set_breakpoints(t->replay.replayer, &stops->breakpoints);
@@ -457,7 +458,7 @@ static int run_stretch(struct search *s, bool *possible, struct err *err)
 	rc = end_stops(t, rc, err);
 	if (timeline_at_end(t))
 		s->limit = the_end;
-	if (t->work - began < TIMELINE_SPACING_NS)
+	if (t->work - began < t->o.spacing)
 		s->length *= 2;
 	return rc == 0 ? watched_written(t, s->stops, possible, err) : rc;
 }

@@ -614,6 +614,11 @@ void replayer_count_here(struct replayer *r)
 	r->count_here = true;
 }
 
+bool replayer_has_not_looked(const struct replayer *r)
+{
+	return !r->hit && !r->over;
+}
+
 bool replayer_hit_breakpoint(const struct replayer *r)
 {
 	return r->hit;

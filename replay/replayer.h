@@ -132,6 +132,8 @@ int replayer_run(struct replayer *r, struct err *err);
 void replayer_set_breakpoints(struct replayer *r, const struct breakpoint_set *set);
 /* For the next replayer_run the place where it begins counts as well. */
 void replayer_count_here(struct replayer *r);
+/* The last run ended, for another reason, at a place that it came to: whether there is a breakpoint it has not looked. */
+bool replayer_has_not_looked(const struct replayer *r);
 /* The last replayer_run paused at a breakpoint. */
 bool replayer_hit_breakpoint(const struct replayer *r);
 /* Where to pause next time; must lie ahead. */

@@ -8,14 +8,19 @@
 
 #include <inttypes.h>
 
-static inline struct timeline *open_timeline(const struct recording *rec, bool use_clock)
+static inline struct timeline *open_timeline_spaced(const struct recording *rec, bool use_clock, uint64_t spacing)
 {
-	const struct timeline_options options = {0};
+	const struct timeline_options options = {.spacing = spacing};
 	struct timeline *t;
 	struct err err;
 
 	assert_ok(timeline_open(&t, rec->path, use_clock, &options, NULL, NULL, &err), err);
 	return t;
+}
+
+static inline struct timeline *open_timeline(const struct recording *rec, bool use_clock)
+{
+	return open_timeline_spaced(rec, use_clock, 0);
 }
 
 /* To the end, comparing with everything that was recorded. */

@@ -164,8 +164,20 @@ static void test_user_code(void **state)
 	walk_both_ways("sse", (struct position){80, 0});
 }
 
-/* Every visit of an address, found forward, by stepping, and backward: the same list. */
-static void breakpoints_both_ways(const char *guest, unsigned n_addresses)
+/* A place right behind a boundary, the first of them on the walk. */
+static gva_t behind_boundary(const struct seen *seen, unsigned made)
+{
+	unsigned i = 1;
+
+	while (i < made && seen[i].at.steps)
+		i++;
+	assert_true(i < made);
+	return GVA(seen[i].regs.rip);
+}
+
+/* Every visit of an address, found forward, by stepping, and backward: the same list. spacing: of checkpoints; 0: as
+ * ever; 1: one at each boundary, for which runs pause there, and the address is one right behind a boundary. */
+static void breakpoints_both_ways(const char *guest, unsigned n_addresses, uint64_t spacing)
 {
 	static struct seen visit[WALK];
 	static struct seen seen[WALK + 1];
@@ -179,7 +191,7 @@ static void breakpoints_both_ways(const char *guest, unsigned n_addresses)
 	struct err err;
 
 	record_guest(&rec, guest, "", -1);
-	t = open_timeline(&rec, use_clock);
+	t = open_timeline_spaced(&rec, use_clock, spacing);
 	assert_ok(timeline_seek(t, (struct position){rec.boundaries / 2, 3}, &err), err);
 	seen[0] = look(t, false);
 	while (made < walk) {
@@ -190,7 +202,8 @@ static void breakpoints_both_ways(const char *guest, unsigned n_addresses)
 	}
 	/* Addresses that were executed, at random places of the walk; kernel code. */
 	for (unsigned i = 0; i < n_addresses; i++)
-		address[i] = GVA(seen[1 + random_below(&random_state, made - 1)].regs.rip);
+		address[i] = spacing ? behind_boundary(seen, made)
+				     : GVA(seen[1 + random_below(&random_state, made - 1)].regs.rip);
 	for (unsigned i = 1; i <= made; i++)
 		for (unsigned n = 0; n < n_addresses; n++)
 			if (seen[i].regs.rip == address[n].v &&
@@ -198,6 +211,9 @@ static void breakpoints_both_ways(const char *guest, unsigned n_addresses)
 			     visit[visits - 1].at.boundary != seen[i].at.boundary))
 				visit[visits++] = seen[i];
 	assert_true(visits > 0);
+	/* In one that has no checkpoints there yet. */
+	timeline_close(t);
+	t = open_timeline_spaced(&rec, use_clock, spacing);
 	assert_ok(timeline_seek(t, seen[0].at, &err), err);
 	for (unsigned i = 0; i < visits; i++) {
 		assert_ok(timeline_continue(t, &stops, &stop, &err), err);
@@ -219,9 +235,10 @@ static void breakpoints_both_ways(const char *guest, unsigned n_addresses)
 static void test_breakpoints(void **state)
 {
 	(void)state;
-	breakpoints_both_ways("stale_pointer", 1);
-	breakpoints_both_ways("instrs", 3);
-	breakpoints_both_ways("tasks", 8);
+	breakpoints_both_ways("stale_pointer", 1, 0);
+	breakpoints_both_ways("instrs", 3, 0);
+	breakpoints_both_ways("tasks", 8, 0);
+	breakpoints_both_ways("hello", 1, 1);
 }
 
 struct progress {
@@ -345,7 +362,8 @@ static void test_without_clock(void **state)
 	jumps = SLOW_JUMPS;
 	walk_both_ways("nested", (struct position){50, 7});
 	walk_both_ways("sse", (struct position){10, 0});
-	breakpoints_both_ways("stale_pointer", 1);
+	breakpoints_both_ways("stale_pointer", 1, 0);
+	breakpoints_both_ways("hello", 1, 1);
 }
 
 /* The place of slowness is known: do less of all of it. */
