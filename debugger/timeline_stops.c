@@ -74,10 +74,11 @@ bool timeline_stopped(struct timeline *t, struct timeline_stop *stop)
 		t->seen.hit = false;
 		return true;
 	}
-	if (!replayer_hit_breakpoint(t->replay.replayer))
+	if (!replayer_hit_breakpoint(t->replay.replayer) ||
+	    (t->seen.stops->wanted && !t->seen.stops->wanted(t->seen.stops->ctx, t)))
 		return false;
 	*stop = (struct timeline_stop){.reason = TIMELINE_BREAKPOINT};
-	return !t->seen.stops->wanted || t->seen.stops->wanted(t->seen.stops->ctx, t);
+	return true;
 }
 
 /* Go to a position near by, also if the user wants to stop. */

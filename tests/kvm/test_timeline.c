@@ -175,6 +175,38 @@ static gva_t behind_boundary(const struct seen *seen, unsigned made)
 	return GVA(seen[i].regs.rip);
 }
 
+struct asked {
+	unsigned n;
+	uint64_t boundary[WALK];
+};
+
+static bool refuse(void *ctx, struct timeline *t)
+{
+	struct asked *a = ctx;
+
+	if (a->n < WALK)
+		a->boundary[a->n++] = timeline_position(t).boundary;
+	return false;
+}
+
+/* All visits are asked about in one run, which pauses for checkpoints on its way. */
+static void breakpoints_refused(struct timeline *t, const struct timeline_stops *of, const struct seen *visit, unsigned visits)
+{
+	static struct asked asked;
+	struct timeline_stops stops = *of;
+	struct timeline_stop stop;
+	struct err err;
+
+	asked.n = 0;
+	stops.wanted = refuse;
+	stops.ctx = &asked;
+	assert_ok(timeline_continue(t, &stops, &stop, &err), err);
+	assert_int_equal(stop.reason, TIMELINE_END);
+	assert_true(asked.n >= visits);
+	for (unsigned i = 0; i < visits; i++)
+		assert_int_equal(asked.boundary[i], visit[i].at.boundary);
+}
+
 /* Every visit of an address, found forward, by stepping, and backward: the same list. spacing: of checkpoints; 0: as
  * ever; 1: one at each boundary, for which runs pause there, and the address is one right behind a boundary. */
 static void breakpoints_both_ways(const char *guest, unsigned n_addresses, uint64_t spacing)
@@ -214,6 +246,8 @@ static void breakpoints_both_ways(const char *guest, unsigned n_addresses, uint6
 	/* In one that has no checkpoints there yet. */
 	timeline_close(t);
 	t = open_timeline_spaced(&rec, use_clock, spacing);
+	assert_ok(timeline_seek(t, seen[0].at, &err), err);
+	breakpoints_refused(t, &stops, visit, visits);
 	assert_ok(timeline_seek(t, seen[0].at, &err), err);
 	for (unsigned i = 0; i < visits; i++) {
 		assert_ok(timeline_continue(t, &stops, &stop, &err), err);
