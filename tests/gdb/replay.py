@@ -65,6 +65,12 @@ def breakpoints():
     run("reverse-continue")
     check(int(gdb.parse_and_eval("timer_ticks")) == 30, "and backward")
     run("delete")
+    seek("90%")
+    run("break nvlog_tick if timer_ticks == 30")
+    run("continue")
+    check(run("monitor when").endswith("the end of the recording\n") and not isinstance(stops[-1], gdb.BreakpointEvent),
+          "where it holds no more, the recording ends")
+    run("delete")
 
 
 def line():
