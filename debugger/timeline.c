@@ -398,11 +398,12 @@ static bool is_time(const struct timeline *t)
 	       timeline_position(t).steps == 0;
 }
 
+/* Not where KVM watches memory: see timeline.watched. */
 static bool checkpoint_is_due(struct timeline *t)
 {
 	const struct checkpoint *last = timeline_find_checkpoint(t, timeline_position(t));
 
-	return t->work - last->work >= t->o.spacing && !timeline_at_end(t);
+	return t->work - last->work >= t->o.spacing && !timeline_at_end(t) && !t->watched;
 }
 
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
@@ -438,7 +439,7 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 			return be_interrupted(t, err);
 		tell_progress(t);
 		due = checkpoint_is_due(t);
-		if (due && timeline_position_known(t) && !t->watched)
+		if (due && timeline_position_known(t))
 			rc = add_checkpoint(t, err);
 	}
 	if (!found)
