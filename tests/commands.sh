@@ -472,7 +472,10 @@ endings() {
 	ends "time limit in a loop" $time_limit 'time limit' --max-seconds 0.3 --kernel "$tmp/tiny.elf"
 	tiny_kernel '\373\220\353\376' # sti; nop; jmp to itself
 	hindsight record -o "$tmp/loop.trace" --max-seconds 2.5 --kernel "$tmp/tiny.elf"
-	check "a loop with nothing due has a landmark each second" said ' [1-3] landmarks'
+	# An emulated host's timers are late: there the second one may not come before the end.
+	local seconds='[23]'
+	[[ $(host_clocks) == state ]] && seconds='[1-3]'
+	check "a loop with nothing due has a landmark each second" said " $seconds landmarks"
 	ends "time limit" $time_limit 'time limit' --max-seconds 0.5 --append "ms=1000000 ticks=1000000" \
 		--kernel "$guests/tasks.elf"
 	ends "until" 0 'the awaited output' --until '^gateway u[p]' --kernel "$guests/stale_pointer.elf"
