@@ -45,6 +45,9 @@ struct cost {
 struct bench {
 	unsigned reps;
 	unsigned over;
+};
+
+struct guest {
 	struct machine *m;
 	struct snapshots *t;
 	uint8_t *copy;
@@ -144,48 +147,48 @@ static void fill(struct memory *mem)
 	}
 }
 
-static int write_pages(struct bench *b, struct err *err)
+static int write_pages(struct guest *g, struct err *err)
 {
-	b->m->pause = false;
-	return machine_run(b->m, err);
+	g->m->pause = false;
+	return machine_run(g->m, err);
 }
 
-static int open_guest(struct bench *b, uint64_t mem_size, uint32_t pages, struct err *err)
+static int open_guest(struct guest *g, uint64_t mem_size, uint32_t pages, struct err *err)
 {
 	const struct machine_config config = {.mem_size = mem_size};
 	uint8_t elf[PORT_GUEST_ELF_MAX];
 	struct guest_image image = {
 		.kernel = elf, .kernel_size = writing_guest(elf, pages), .cmdline = ""};
-	int rc = machine_create(&b->m, &config, &image, true, err);
+	int rc = machine_create(&g->m, &config, &image, true, err);
 
 	if (rc < 0)
 		return rc;
-	b->m->nondet = &ops;
-	b->pages = pages;
-	b->copy = malloc(pages * PAGE_SIZE);
-	if (!b->copy)
+	g->m->nondet = &ops;
+	g->pages = pages;
+	g->copy = malloc(pages * PAGE_SIZE);
+	if (!g->copy)
 		return err_set(err, ENOMEM, "out of memory");
-	memset(b->copy, 1, pages * PAGE_SIZE);
-	fill(b->m->mem);
-	rc = snapshots_create(&b->t, STORE_SIZE, "/tmp", err);
+	memset(g->copy, 1, pages * PAGE_SIZE);
+	fill(g->m->mem);
+	rc = snapshots_create(&g->t, STORE_SIZE, "/tmp", err);
 	if (rc == 0)
-		rc = snapshots_attach(b->t, b->m, err);
+		rc = snapshots_attach(g->t, g->m, err);
 	/* Once for boundary 0, once for the first pages. */
 	if (rc == 0)
-		rc = write_pages(b, err);
+		rc = write_pages(g, err);
 	if (rc == 0)
-		rc = write_pages(b, err);
+		rc = write_pages(g, err);
 	return rc;
 }
 
-static void close_guest(struct bench *b)
+static void close_guest(struct guest *g)
 {
-	snapshots_destroy(b->t);
-	machine_destroy(b->m);
-	free(b->copy);
-	b->t = NULL;
-	b->m = NULL;
-	b->copy = NULL;
+	snapshots_destroy(g->t);
+	machine_destroy(g->m);
+	free(g->copy);
+	g->t = NULL;
+	g->m = NULL;
+	g->copy = NULL;
 }
 
 static uint64_t page_number(uint32_t i)
@@ -193,22 +196,22 @@ static uint64_t page_number(uint32_t i)
 	return (WRITE_GPA >> PAGE_SHIFT) + (uint64_t)i * PAGE_STEP;
 }
 
-static struct cost copy_out(struct bench *b)
+static struct cost copy_out(struct guest *g)
 {
 	struct cost start = cost_now();
 
-	for (uint32_t i = 0; i < b->pages; i++)
-		memcpy(b->copy + i * PAGE_SIZE, memory_page(b->m->mem, page_number(i)), PAGE_SIZE);
+	for (uint32_t i = 0; i < g->pages; i++)
+		memcpy(g->copy + i * PAGE_SIZE, memory_page(g->m->mem, page_number(i)), PAGE_SIZE);
 	return cost_since(start);
 }
 
-static struct cost copy_in(struct bench *b)
+static struct cost copy_in(struct guest *g)
 {
 	struct cost start = cost_now();
 
-	for (uint32_t i = 0; i < b->pages; i++)
-		memcpy((uint8_t *)(uintptr_t)memory_page(b->m->mem, page_number(i)),
-		       b->copy + i * PAGE_SIZE, PAGE_SIZE);
+	for (uint32_t i = 0; i < g->pages; i++)
+		memcpy((uint8_t *)(uintptr_t)memory_page(g->m->mem, page_number(i)),
+		       g->copy + i * PAGE_SIZE, PAGE_SIZE);
 	return cost_since(start);
 }
 
@@ -228,69 +231,52 @@ static void costs_add(struct costs *c, struct cost cost, struct cost copy)
 
 /* One round: the guest writes, its pages are copied; it writes again, a snapshot is taken; and so
  * on. */
-static int measure_round(struct bench *b, struct costs *take, struct costs *restore,
+static int measure_round(struct guest *g, struct costs *take, struct costs *restore,
 			 struct err *err)
 {
 	struct snapshots_figures f;
 	struct snapshot *s;
 	struct cost copy, start;
-	int rc = write_pages(b, err);
+	int rc = write_pages(g, err);
 
 	if (rc < 0)
 		return rc;
-	copy = copy_out(b);
-	rc = write_pages(b, err);
+	copy = copy_out(g);
+	rc = write_pages(g, err);
 	start = cost_now();
 	if (rc == 0)
-		rc = snapshot_take(b->t, NULL, &s, err);
+		rc = snapshot_take(g->t, NULL, &s, err);
 	if (rc < 0)
 		return rc;
 	costs_add(take, cost_since(start), copy);
-	rc = write_pages(b, err);
+	rc = write_pages(g, err);
 	if (rc < 0)
 		return rc;
-	copy = copy_in(b);
-	rc = write_pages(b, err);
+	copy = copy_in(g);
+	rc = write_pages(g, err);
 	start = cost_now();
 	if (rc == 0)
-		rc = snapshot_restore(b->t, s, err);
+		rc = snapshot_restore(g->t, s, err);
 	if (rc < 0)
 		return rc;
 	costs_add(restore, cost_since(start), copy);
-	snapshots_figures(b->t, &f);
+	snapshots_figures(g->t, &f);
 	/* The CPU may write to page tables besides. */
-	if (f.pages < b->pages || f.pages > b->pages + TABLES_MAX)
-		return err_set(err, EIO, "%u pages were to be copied, %" PRIu64 " were", b->pages,
+	if (f.pages < g->pages || f.pages > g->pages + TABLES_MAX)
+		return err_set(err, EIO, "%u pages were to be copied, %" PRIu64 " were", g->pages,
 			       f.pages);
-	snapshot_delete(b->t, s);
+	snapshot_delete(g->t, s);
 	return 0;
 }
 
-static void print_costs(struct bench *b, const char *what, uint64_t mib, struct costs *c)
+static void print_costs(struct bench *b, const char *what, uint32_t pages, uint64_t mib,
+			struct costs *c)
 {
 	char name[64];
 
-	snprintf(name, sizeof(name), "%s, %u pages of %" PRIu64 " MiB", what, b->pages, mib);
+	snprintf(name, sizeof(name), "%s, %u pages of %" PRIu64 " MiB", what, pages, mib);
 	b->over += figure_print(name, 1, &c->cpu, &c->wall);
 	printf("    %.0f us, copying %.0f us\n", median(&c->us), median(&c->copy_us));
-}
-
-static int measure_size(struct bench *b, uint64_t mib, uint32_t pages, struct costs *take,
-			struct costs *restore, struct err *err)
-{
-	struct snapshot *root;
-	int rc = open_guest(b, mib << 20, pages, err);
-
-	if (rc == 0)
-		rc = snapshot_take(b->t, NULL, &root, err);
-	for (unsigned i = 0; i < b->reps && rc == 0; i++)
-		rc = measure_round(b, take, restore, err);
-	close_guest(b);
-	if (rc < 0)
-		return rc;
-	print_costs(b, "take / allowed", mib, take);
-	print_costs(b, "restore / allowed", mib, restore);
-	return 0;
 }
 
 static double spread(struct costs c[SIZES])
@@ -306,17 +292,43 @@ static double spread(struct costs c[SIZES])
 	return max / min;
 }
 
+/* The sizes take turns, since the host may be half as fast a few seconds later. */
+static int measure_sizes(struct bench *b, struct guest g[SIZES], struct costs take[SIZES],
+			 struct costs restore[SIZES], struct err *err)
+{
+	for (unsigned i = 0; i < b->reps; i++)
+		for (size_t k = 0; k < SIZES; k++) {
+			int rc = measure_round(&g[k], &take[k], &restore[k], err);
+
+			if (rc < 0)
+				return rc;
+		}
+	return 0;
+}
+
 static int figure_sizes(struct bench *b, uint32_t pages, struct err *err)
 {
 	static const uint64_t mib[SIZES] = {64, 256, 1024};
 	struct costs take[SIZES] = {0}, restore[SIZES] = {0};
 	struct samples of_take = {0}, of_restore = {0};
+	struct guest g[SIZES] = {0};
+	struct snapshot *root;
+	int rc = 0;
 
-	for (size_t i = 0; i < SIZES; i++) {
-		int rc = measure_size(b, mib[i], pages, &take[i], &restore[i], err);
-
-		if (rc < 0)
-			return rc;
+	for (size_t k = 0; k < SIZES && rc == 0; k++) {
+		rc = open_guest(&g[k], mib[k] << 20, pages, err);
+		if (rc == 0)
+			rc = snapshot_take(g[k].t, NULL, &root, err);
+	}
+	if (rc == 0)
+		rc = measure_sizes(b, g, take, restore, err);
+	for (size_t k = 0; k < SIZES; k++)
+		close_guest(&g[k]);
+	if (rc < 0)
+		return rc;
+	for (size_t k = 0; k < SIZES; k++) {
+		print_costs(b, "take / allowed", pages, mib[k], &take[k]);
+		print_costs(b, "restore / allowed", pages, mib[k], &restore[k]);
 	}
 	samples_add(&of_take, spread(take));
 	samples_add(&of_restore, spread(restore));
@@ -385,10 +397,10 @@ static double own_kib(pid_t pid)
 }
 
 /* In the child: run to the next boundary, which writes all pages, say so, and stay alive. */
-_Noreturn static void live(struct bench *b, int out)
+_Noreturn static void live(struct guest *g, int out)
 {
 	struct err err;
-	char byte = write_pages(b, &err) < 0;
+	char byte = write_pages(g, &err) < 0;
 
 	if (write(out, &byte, 1) != 1)
 		_exit(1);
@@ -396,21 +408,21 @@ _Noreturn static void live(struct bench *b, int out)
 		pause();
 }
 
-static int figure_alive(struct bench *b, struct err *err)
+static int figure_alive(struct bench *b, struct guest *g, struct err *err)
 {
 	struct samples kib = {0}, all = {0};
 	pid_t child[BRANCHES];
 	unsigned n = 0;
 	int fd[2], rc = 0;
 	uint64_t before = kib_in("/proc/meminfo", "MemAvailable:"), after;
-	double written = (double)b->pages * PAGE_SIZE / 1024;
+	double written = (double)g->pages * PAGE_SIZE / 1024;
 
 	if (pipe(fd) < 0)
 		return err_sys(err, errno, "pipe");
 	while (rc == 0 && n < BRANCHES) {
-		rc = snapshot_branch(b->t, NULL, &child[n], err);
+		rc = snapshot_branch(g->t, NULL, &child[n], err);
 		if (rc == 0 && child[n] == 0)
-			live(b, fd[1]);
+			live(g, fd[1]);
 		n += rc == 0;
 	}
 	for (unsigned i = 0; i < n; i++) {
@@ -437,11 +449,12 @@ static int figure_alive(struct bench *b, struct err *err)
 static int figure_branch(struct bench *b, struct err *err)
 {
 	struct samples cpu = {0}, wall = {0}, bare_us = {0}, branch_us = {0};
+	struct guest g = {0};
 	struct snapshot *s;
-	int rc = open_guest(b, 64ull << 20, 256, err);
+	int rc = open_guest(&g, 64ull << 20, 256, err);
 
 	if (rc == 0)
-		rc = snapshot_take(b->t, NULL, &s, err);
+		rc = snapshot_take(g.t, NULL, &s, err);
 	for (unsigned i = 0; i < b->reps && rc == 0; i++) {
 		struct cost bare = {0}, branch, start;
 		pid_t child;
@@ -449,7 +462,7 @@ static int figure_branch(struct bench *b, struct err *err)
 		rc = bare_branch(&bare, err);
 		start = cost_now();
 		if (rc == 0)
-			rc = snapshot_branch(b->t, s, &child, err);
+			rc = snapshot_branch(g.t, s, &child, err);
 		if (rc < 0)
 			break;
 		if (child == 0)
@@ -467,9 +480,9 @@ static int figure_branch(struct bench *b, struct err *err)
 		printf("    branch %.0f us, fork and bare VM %.0f us, of CPU time, with their "
 		       "ends\n",
 		       median(&branch_us), median(&bare_us));
-		rc = figure_alive(b, err);
+		rc = figure_alive(b, &g, err);
 	}
-	close_guest(b);
+	close_guest(&g);
 	return rc;
 }
 
