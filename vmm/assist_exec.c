@@ -563,8 +563,9 @@ int assist_exec(struct assist *a, enum assist_kind *kind)
 	ret = execute(a, x, &form, operand, !fault);
 	if (ret)
 		return ret;
-	/* Alignment is checked before the page tables, and what is pending before both. */
-	if (fault && x->vector != VECTOR_GP && x->vector != VECTOR_MF)
+	/* Alignment is checked before the page tables, and before both what is pending and whether the CPU has the
+	 * instruction. */
+	if (fault && x->vector != VECTOR_GP && x->vector != VECTOR_MF && x->vector != VECTOR_UD)
 		return fault;
 	if (x->vector >= 0)
 		return raise_vector(a, x->vector);
