@@ -58,22 +58,18 @@ void landing_end(struct landing *l)
 int landing_look(const struct landing *l, struct machine *m, bool *at_handler, struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
-	uint64_t frame[6]; /* error code, RIP, CS, RFLAGS, RSP, SS */
+	struct step_fault fault;
 	struct kvm_sregs sregs;
-	struct kvm_regs *regs;
 	int rc;
 
 	*at_handler = l->on && vcpu_regs(v)->rip == l->handler.v;
 	if (!*at_handler)
 		return 0;
 	rc = vcpu_get_sregs(v, &sregs, err);
-	if (rc < 0 || paging_read(m->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) < 0 ||
-	    (frame[0] & ERROR_MASK) != ERROR_KERNEL_FETCH || frame[1] != sregs.cr2 || !breakpoint_set_has(l->wanted, frame[1]))
+	if (rc < 0 || paging_read(m->mem, &sregs, GVA(vcpu_regs(v)->rsp), &fault, sizeof(fault)) < 0 ||
+	    (fault.error & ERROR_MASK) != ERROR_KERNEL_FETCH || fault.rip != sregs.cr2 || !breakpoint_set_has(l->wanted, fault.rip))
 		return rc;
 	*at_handler = false;
-	regs = vcpu_regs_mut(v);
-	regs->rip = frame[1];
-	regs->rflags = frame[3];
-	regs->rsp = frame[4];
+	step_take_back(v, &fault);
 	return 0;
 }

@@ -79,6 +79,15 @@ bool step_handler_stack(const struct vcpu *v, const struct kvm_sregs *sregs, uns
 	return paging_read(v->mem, sregs, GVA(sregs->tr.base + TSS_IST1 + 8 * ((ist & 7u) - 1)), stack, sizeof(*stack)) == 0;
 }
 
+void step_take_back(struct vcpu *v, const struct step_fault *f)
+{
+	struct kvm_regs *regs = vcpu_regs_mut(v);
+
+	regs->rip = f->rip;
+	regs->rsp = f->rsp;
+	regs->rflags = f->rflags;
+}
+
 enum step_care step_care_find(const struct vcpu *v, gva_t *target)
 {
 	struct kvm_sregs sregs;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What single-stepping must know of the instruction it steps over. Used by vcpu.c only. */
+/* What single-stepping must know of the instruction it steps over, and what is known of what the CPU pushes. */
 #ifndef VMM_STEP_H
 #define VMM_STEP_H
 
@@ -24,6 +24,14 @@ bool step_handler(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned 
 bool step_handler_stack(const struct vcpu *v, const struct kvm_sregs *sregs, unsigned vector, uint64_t *stack);
 /* After a step over such an instruction: take the host's TF out of what it stored. */
 void step_hide_flag(struct vcpu *v, enum step_care what);
+
+/* What the CPU pushes in long mode for an exception with an error code, as it lies in memory (SDM 3A 6.14.2). */
+struct step_fault {
+	uint64_t error, rip, cs, rflags, rsp, ss;
+};
+
+/* Undo its delivery, all but segments and what was written to memory. */
+void step_take_back(struct vcpu *v, const struct step_fault *f);
 
 #define STEP_FRAME_WORDS 3u /* RIP, CS, RFLAGS */
 #define STEP_PUSHED_WORDS 5u /* and RSP, SS; without an error code */

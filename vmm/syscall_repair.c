@@ -52,10 +52,9 @@ int syscall_repair_is_halfway(struct vcpu *v, bool *halfway, struct err *err)
 
 int syscall_repair_try(struct vcpu *v, bool *from_user, bool *repaired, struct err *err)
 {
-	uint64_t frame[6]; /* error code, RIP, CS, RFLAGS, RSP, SS */
+	struct step_fault fault;
 	uint64_t star = 0, lstar = 0;
 	struct kvm_sregs sregs;
-	struct kvm_regs *regs;
 	uint16_t cs;
 	int rc;
 
@@ -63,13 +62,13 @@ int syscall_repair_try(struct vcpu *v, bool *from_user, bool *repaired, struct e
 	rc = vcpu_get_sregs(v, &sregs, err);
 	if (rc < 0)
 		return rc;
-	if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), frame, sizeof(frame)) < 0)
+	if (paging_read(v->mem, &sregs, GVA(vcpu_regs(v)->rsp), &fault, sizeof(fault)) < 0)
 		return 0;
-	*from_user = (frame[2] & 3) == 3;
-	if ((frame[0] & PF_USER_FETCH) != PF_USER_FETCH || !*from_user || (frame[3] & RFLAGS_IF))
+	*from_user = (fault.cs & 3) == 3;
+	if ((fault.error & PF_USER_FETCH) != PF_USER_FETCH || !*from_user || (fault.rflags & RFLAGS_IF))
 		return 0;
 	rc = read_syscall_msrs(v, &star, &lstar, err);
-	if (rc < 0 || frame[1] != lstar)
+	if (rc < 0 || fault.rip != lstar)
 		return rc;
 	cs = (uint16_t)((star >> 32) & 0xfffc);
 	sregs.cs = (struct kvm_segment){.limit = 0xffffffff,
@@ -89,10 +88,7 @@ int syscall_repair_try(struct vcpu *v, bool *from_user, bool *repaired, struct e
 	rc = vcpu_set_sregs(v, &sregs, err);
 	if (rc < 0)
 		return rc;
-	regs = vcpu_regs_mut(v);
-	regs->rip = frame[1];
-	regs->rflags = frame[3];
-	regs->rsp = frame[4];
+	step_take_back(v, &fault);
 	v->syscalls_repaired++;
 	*repaired = true;
 	return 0;

@@ -182,14 +182,9 @@ static int set_guard(struct machine *m, struct vcpu_request *req, struct watched
 	return 0;
 }
 
-/* What the CPU has pushed for a double fault, in the order of its words in memory. */
-struct double_fault {
-	uint64_t error, rip, cs, rflags, rsp, ss;
-};
-
 /* The guest stands at the handler, or, where a step goes on into it, behind the handler's first instruction. */
 static bool has_doubled(struct machine *m, const struct watched_delivery *d, const struct kvm_sregs *sregs,
-			struct double_fault *f)
+			struct step_fault *f)
 {
 	const struct kvm_regs *now = vcpu_regs(&m->vcpu[0]);
 	uint64_t words[WATCHED_WORDS];
@@ -205,7 +200,7 @@ static bool has_doubled(struct machine *m, const struct watched_delivery *d, con
 }
 
 static int take_back(struct machine *m, const struct watched_delivery *d, const struct kvm_sregs *sregs,
-		     const struct double_fault *f, struct err *err)
+		     const struct step_fault *f, struct err *err)
 {
 	struct vcpu *v = &m->vcpu[0];
 	struct kvm_regs *now = vcpu_regs_mut(v);
@@ -217,9 +212,8 @@ static int take_back(struct machine *m, const struct watched_delivery *d, const 
 	if (d->stepped) {
 		*now = d->regs;
 	} else {
-		now->rip = f->rip;
-		now->rsp = f->rsp;
-		now->rflags = f->rflags & ~(uint64_t)RFLAGS_RF;
+		step_take_back(v, f);
+		now->rflags &= ~(uint64_t)RFLAGS_RF;
 	}
 	if (paging_write(m->mem, sregs, d->frame, d->words, sizeof(d->words)) < 0)
 		return err_set(err, EFAULT, "the stack for double faults at 0x%" PRIx64 " cannot be written", d->frame.v);
@@ -232,7 +226,7 @@ static int try_double_fault(struct machine *m, const struct watched_delivery *d,
 {
 	struct vcpu *v = &m->vcpu[0];
 	struct step_frames frames;
-	struct double_fault f;
+	struct step_fault f;
 	int rc;
 
 	if (!d->guarded || (stop != (d->stepped ? VCPU_STEP : VCPU_BREAK) && stop != VCPU_KICK))
