@@ -7,7 +7,7 @@
  */
 #include "test.h"
 
-#define TICK_HZ 1000
+#define TICK_HZ 250
 #define WINDOW 0x40000000UL
 #define SCANNED (WINDOW + 0x800000UL)
 #define FRAMES 8
