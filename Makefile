@@ -26,7 +26,7 @@ vmm_SRC := vmm/walk.c vmm/stat.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.
 	vmm/probe_memory.c $(dev_SRC)
 replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/head.c replay/recorder.c replay/approach.c replay/landmark.c replay/progress.c replay/mark.c replay/fault.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
-debugger_SRC := debugger/stops.c debugger/where.c debugger/timeline.c debugger/timeline_stops.c debugger/timeline_place.c debugger/index.c debugger/begin.c debugger/landing.c debugger/live.c debugger/branch.c debugger/options.c debugger/session.c debugger/net_user.c debugger/terminal.c debugger/linux.c debugger/lines.c debugger/slide.c debugger/symbols.c \
+debugger_SRC := debugger/stops.c debugger/where.c debugger/timeline.c debugger/timeline_stops.c debugger/timeline_place.c debugger/index.c debugger/fallback.c debugger/begin.c debugger/landing.c debugger/live.c debugger/branch.c debugger/options.c debugger/session.c debugger/net_user.c debugger/terminal.c debugger/linux.c debugger/lines.c debugger/slide.c debugger/symbols.c \
 	debugger/symset.c debugger/module.c debugger/cmd_run.c \
 	debugger/cmd_replay.c debugger/cmd_index.c debugger/cmd_snapshot.c debugger/cmd_info.c debugger/cmd_last_write.c debugger/cmd_doctor.c \
 	debugger/cmd_gdb.c debugger/gdb_target.c debugger/gdb_regs.c debugger/gdb_monitor.c
@@ -44,7 +44,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_progress te
 	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist test_assist_exec test_assist_xsave \
 	test_gdbstub_packet test_gdbstub_expr test_gdbstub_request test_gdbstub_session test_gdbstub_hostile \
 	test_page_store test_snapshot_file test_index_file
-kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_timeline test_stops test_index test_branch test_other_host
+kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_fallback test_timeline test_stops test_index test_branch test_other_host
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
 SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh tests/moves.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
 	"tests/example.sh stale_pointer" "tests/example.sh irq_race"
@@ -155,7 +155,7 @@ test-npt:
 	$(Q)scripts/npt-host.sh -t 3600 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
 		-f build/tests -f tests -f examples -f gdbstub $$(printf -- '-f %s ' $(NPT_FILES)) -- tests/npt.sh \
 		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_watch build/tests/test_restore \
-		build/tests/test_snapshots build/tests/test_timeline build/tests/test_stops build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
+		build/tests/test_snapshots build/tests/test_fallback build/tests/test_timeline build/tests/test_stops build/tests/test_index build/tests/test_branch "tests/virtio.sh -r 2" tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
 		build/tests/test_other_host tests/moves.sh $(NPT_ALSO) \
 		"tests/example.sh stale_pointer" "tests/example.sh irq_race" "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status

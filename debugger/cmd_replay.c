@@ -69,7 +69,7 @@ static int run(struct session *s, const struct options *o, bool verify, struct e
 	const struct replay_counts *c;
 	const struct machine *m;
 	struct position at;
-	int rc = session_run(s, err);
+	int rc = session_run(s, o, err);
 
 	if (rc == -EILSEQ) {
 		session_fail(err);

@@ -2,6 +2,7 @@
 #include "debugger/session.h"
 
 #include "debugger/begin.h"
+#include "debugger/fallback.h"
 #include "debugger/linux.h"
 #include "vmm/kick.h"
 
@@ -227,9 +228,10 @@ int session_open(struct session *s, const struct options *o, const struct replay
 	return rc;
 }
 
-int session_run(struct session *s, struct err *err)
+int session_run(struct session *s, const struct options *o, struct err *err)
 {
-	int rc = replay_run(&s->replay, err);
+	const struct fallback_options fo = {.memory = o->snapshot_memory};
+	int rc = fallback_run(&s->replay, &fo, err);
 
 	if (rc == 0 && s->replay.machine->end == END_INTERRUPTED && interrupted)
 		return err_set(err, EINTR, "interrupted at position %" PRIu64, s->replay.machine->boundary);

@@ -51,8 +51,8 @@ struct session {
 
 int session_open(struct session *s, const struct options *o, const struct replay_options *ro,
 		 bool quiet, struct err *err);
-/* As replay_run; Ctrl-C ends it with -EINTR and a sentence that names the position. */
-int session_run(struct session *s, struct err *err);
+/* As fallback_run; Ctrl-C ends it with -EINTR and a sentence that names the position. */
+int session_run(struct session *s, const struct options *o, struct err *err);
 void session_close(struct session *s);
 
 /* Exit status for how a run ended. */

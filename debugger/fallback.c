@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "debugger/fallback.h"
+
+#include "debugger/index.h"
+#include "vmm/kick.h"
+
+#include <errno.h>
+
+/* Growth of margins with each run that went too far, and the most of it: then all is stepped. */
+#define CAUTION_GROWTH 4
+#define CAUTION_MAX 65536.0
+/* The one at the start, the last, and one before it. */
+#define KEPT_MAX 3
+
+struct fallback {
+	struct replay *r;
+	struct snapshots *snapshots;
+	struct snapshot *kept[KEPT_MAX]; /* oldest first */
+	unsigned n_kept;
+	double caution;
+	unsigned tries;	 /* since the last snapshot was taken */
+	uint64_t stride; /* boundaries to the next look at the clock */
+};
+
+/* Not being able to is no error: a later boundary will do. */
+static int keep(struct fallback *f, struct err *err)
+{
+	struct snapshot_note note = {0};
+	struct buf place = {0};
+	struct snapshot *s;
+	int rc = replay_save(f->r, &place, err);
+
+	note.data = place.data;
+	note.data_len = place.len;
+	if (rc == 0)
+		rc = snapshot_take(f->snapshots, &note, &s, err);
+	buf_free(&place);
+	if (rc < 0)
+		return rc == -EBUSY ? 0 : rc;
+	if (f->n_kept == KEPT_MAX) {
+		snapshot_delete(f->snapshots, f->kept[1]);
+		f->kept[1] = f->kept[2];
+		f->n_kept--;
+	}
+	f->kept[f->n_kept++] = s;
+	f->tries = 0;
+	f->caution = f->r->options.caution;
+	replayer_set_caution(f->r->replayer, f->caution);
+	return 0;
+}
+
+/* To the last snapshot with wider margins; if that did not help, to the one before it. */
+static int go_back(struct fallback *f, struct err *err)
+{
+	f->caution *= CAUTION_GROWTH;
+	if (!f->n_kept || f->caution > CAUTION_MAX)
+		return err_set(err, EIO, "the replay runs past a landmark every time; is the host very busy?");
+	if (f->tries++ && f->n_kept > 1)
+		snapshot_delete(f->snapshots, f->kept[--f->n_kept]);
+	f->r->restarts++;
+	replayer_set_caution(f->r->replayer, f->caution);
+	return index_restore(f->snapshots, f->r, f->kept[f->n_kept - 1], err);
+}
+
+static bool is_over(const struct fallback *f, struct position target)
+{
+	const struct replay *r = f->r;
+	struct position at = replayer_position(r->replayer);
+
+	return r->machine->end || at.boundary > target.boundary ||
+	       (at.boundary == target.boundary && at.steps >= target.steps) ||
+	       (r->options.target_time && r->machine->vtime >= r->options.target_time);
+}
+
+/* Up to stride boundaries. */
+static int run(struct fallback *f, struct position target, struct err *err)
+{
+	struct position next = {f->r->machine->boundary + f->stride, 0};
+	int rc;
+
+	replayer_set_target(f->r->replayer, next.boundary <= target.boundary ? next : target);
+	rc = replayer_run(f->r->replayer, err);
+	return rc == -EAGAIN ? go_back(f, err) : rc;
+}
+
+static int run_all(struct fallback *f, uint64_t spacing, struct err *err)
+{
+	const struct position target = f->r->options.has_target ? f->r->options.target : (struct position){UINT64_MAX, 0};
+	uint64_t kept_ns;
+	int rc;
+
+	f->stride = 0;
+	rc = run(f, target, err);
+	if (rc == 0)
+		rc = keep(f, err);
+	f->stride = 1;
+	kept_ns = host_cpu_ns();
+	while (rc == 0 && !is_over(f, target)) {
+		uint64_t began = host_cpu_ns(), now;
+
+		rc = run(f, target, err);
+		now = host_cpu_ns();
+		/* A tenth of the spacing from look to look. */
+		if (now - began < spacing / 10)
+			f->stride *= 2;
+		else if (f->stride > 1)
+			f->stride /= 2;
+		if (rc == 0 && now - kept_ns >= spacing && !f->r->machine->end && replayer_position(f->r->replayer).steps == 0) {
+			rc = keep(f, err);
+			kept_ns = host_cpu_ns();
+		}
+	}
+	return rc;
+}
+
+int fallback_run(struct replay *r, const struct fallback_options *o, struct err *err)
+{
+	struct fallback f = {.r = r, .caution = r->options.caution};
+	int rc = snapshots_create(&f.snapshots, o->memory, INDEX_SPILL_DIR, err);
+
+	if (rc < 0)
+		return rc;
+	rc = snapshots_attach(f.snapshots, r->machine, err);
+	if (rc == 0)
+		rc = run_all(&f, o->spacing ? o->spacing : FALLBACK_SPACING_NS, err);
+	else if (rc == -ENOTSUP)
+		rc = replay_run(r, err);
+	snapshots_destroy(f.snapshots);
+	return rc;
+}
