@@ -15,7 +15,7 @@ struct fallback_options {
 };
 
 /* What a late timer costs at most, beside which a snapshot costs little. */
-#define FALLBACK_SPACING_NS (1 * NSEC_PER_SEC)
+#define FALLBACK_SPACING_NS (250 * NSEC_PER_MSEC)
 
 /* As replay_run, from where r stands, which counts the returns as restarts. Where the host cannot restore a machine it
  * is replay_run. */

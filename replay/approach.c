@@ -13,7 +13,8 @@
 #define NS_PER_COUNT_FIRST 50.0
 /* Stretches shorter than this say more about the timer than about the guest. */
 #define MEASURE_COUNTS 200
-/* Less than this to go before the margin is not worth a kick, which costs about as much as a few steps. */
+/* Less than this to go before the margin is not worth a kick, which costs about as much as a few steps; nor is less than
+ * kicks are late by: most of such a run would be coming and going. */
 #define RUN_MIN_NS 20000.0
 /* How fast a stretch that was slower than the fastest is believed. */
 #define SLOWER_PART (1.0 / 64)
@@ -36,7 +37,7 @@ uint64_t approach_run(struct approach *a, uint64_t left, double least_left, doub
 		margin = least_left * ns;
 	run = ((double)left * ns - margin) * a->part;
 	a->wait = 0;
-	if (run < RUN_MIN_NS)
+	if (run < RUN_MIN_NS || run < a->late)
 		return 0;
 	a->wait = run;
 	a->from_ns = host_cpu_ns();
