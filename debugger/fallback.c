@@ -19,22 +19,16 @@ struct fallback {
 	unsigned n_kept;
 	double caution;
 	unsigned tries;	 /* since the last snapshot was taken */
+	uint64_t failed; /* the last boundary behind which a run was found to have gone too far */
 	uint64_t stride; /* boundaries to the next look at the clock */
 };
 
 /* Not being able to is no error: a later boundary will do. */
 static int keep(struct fallback *f, struct err *err)
 {
-	struct snapshot_note note = {0};
-	struct buf place = {0};
 	struct snapshot *s;
-	int rc = replay_save(f->r, &place, err);
+	int rc = index_freeze(f->snapshots, f->r, NULL, &s, err);
 
-	note.data = place.data;
-	note.data_len = place.len;
-	if (rc == 0)
-		rc = snapshot_take(f->snapshots, &note, &s, err);
-	buf_free(&place);
 	if (rc < 0)
 		return rc == -EBUSY ? 0 : rc;
 	if (f->n_kept == KEPT_MAX) {
@@ -52,6 +46,8 @@ static int keep(struct fallback *f, struct err *err)
 /* To the last snapshot with wider margins; if that did not help, to the one before it. */
 static int go_back(struct fallback *f, struct err *err)
 {
+	if (f->failed < f->r->machine->boundary)
+		f->failed = f->r->machine->boundary;
 	f->caution *= CAUTION_GROWTH;
 	if (!f->n_kept || f->caution > CAUTION_MAX)
 		return err_set(err, EIO, "the replay runs past a landmark every time; is the host very busy?");
@@ -70,6 +66,14 @@ static bool is_over(const struct fallback *f, struct position target)
 	return r->machine->end || at.boundary > target.boundary ||
 	       (at.boundary == target.boundary && at.steps >= target.steps) ||
 	       (r->options.target_time && r->machine->vtime >= r->options.target_time);
+}
+
+/* Not before what failed is behind: with a snapshot the margins are narrow again, and it would fail for ever. */
+static bool may_keep(const struct fallback *f)
+{
+	const struct machine *m = f->r->machine;
+
+	return !m->end && replayer_position(f->r->replayer).steps == 0 && (!f->tries || m->boundary > f->failed);
 }
 
 /* Up to stride boundaries. */
@@ -105,7 +109,7 @@ static int run_all(struct fallback *f, uint64_t spacing, struct err *err)
 			f->stride *= 2;
 		else if (f->stride > 1)
 			f->stride /= 2;
-		if (rc == 0 && now - kept_ns >= spacing && !f->r->machine->end && replayer_position(f->r->replayer).steps == 0) {
+		if (rc == 0 && now - kept_ns >= spacing && may_keep(f)) {
 			rc = keep(f, err);
 			kept_ns = host_cpu_ns();
 		}

@@ -405,6 +405,20 @@ int index_load(struct snapshots *t, const char *trace, struct index_figures *f, 
 	return rc;
 }
 
+int index_freeze(struct snapshots *t, const struct replay *r, const char *label, struct snapshot **s, struct err *err)
+{
+	struct snapshot_note note = {.label = label};
+	struct buf place = {0};
+	int rc = replay_save(r, &place, err);
+
+	note.data = place.data;
+	note.data_len = place.len;
+	if (rc == 0)
+		rc = snapshot_take(t, &note, s, err);
+	buf_free(&place);
+	return rc;
+}
+
 int index_restore(struct snapshots *t, struct replay *r, struct snapshot *s, struct err *err)
 {
 	int rc = snapshot_restore(t, s, err);

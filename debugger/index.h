@@ -44,6 +44,8 @@ struct index_note {
 };
 
 int index_read_note(const struct snapshot *s, struct index_note *note, struct err *err);
+/* Freeze the present with its place in the log, as a debugger's checkpoint. label: may be NULL. -EBUSY: see machine_save. */
+int index_freeze(struct snapshots *t, const struct replay *r, const char *label, struct snapshot **s, struct err *err);
 /* The machine and the replay are to be as at this checkpoint. */
 int index_restore(struct snapshots *t, struct replay *r, struct snapshot *s, struct err *err);
 /* Bring a replay that has not run to the last checkpoint at or before this boundary and before this guest time (0: any),

@@ -221,16 +221,7 @@ static int insert_checkpoint(struct timeline *t, unsigned i, const struct checkp
 
 int timeline_freeze(struct timeline *t, const char *label, struct snapshot **s, struct err *err)
 {
-	struct snapshot_note note = {.label = label};
-	struct buf place = {0};
-	int rc = replay_save(&t->replay, &place, err);
-
-	note.data = place.data;
-	note.data_len = place.len;
-	if (rc == 0)
-		rc = snapshot_take(t->snapshots, &note, s, err);
-	buf_free(&place);
-	return rc;
+	return index_freeze(t->snapshots, &t->replay, label, s, err);
 }
 
 bool timeline_position_known(const struct timeline *t)
