@@ -2,6 +2,7 @@
 #include "debugger/fallback.h"
 
 #include "debugger/index.h"
+#include "debugger/timeline.h"
 #include "vmm/kick.h"
 
 #include <errno.h>
@@ -61,10 +62,8 @@ static int go_back(struct fallback *f, struct err *err)
 static bool is_over(const struct fallback *f, struct position target)
 {
 	const struct replay *r = f->r;
-	struct position at = replayer_position(r->replayer);
 
-	return r->machine->end || at.boundary > target.boundary ||
-	       (at.boundary == target.boundary && at.steps >= target.steps) ||
+	return r->machine->end || position_order(replayer_position(r->replayer), target) >= 0 ||
 	       (r->options.target_time && r->machine->vtime >= r->options.target_time);
 }
 
