@@ -14,7 +14,7 @@
 #define STEPS_MAX 50000
 #define BYTES_SHOWN 8
 
-/* A twin that itself diverges has got as far as it gets: that is no error here. */
+/* A twin that cannot go on as recorded has got as far as it gets: that is no error here. */
 static int twin_run(struct replay *t, struct position to, bool *stopped, struct err *err)
 {
 	int rc;
@@ -98,6 +98,7 @@ static int open_twins(struct replay *a, struct replay *b, const char *path,
 	struct replay_options plain = {.interrupted = as_replayed->interrupted,
 				       .disk = as_replayed->disk,
 				       .begin = as_replayed->begin,
+				       .blind = true,
 				       .has_target = true,
 				       .target = at};
 	struct replay_options same = plain;
@@ -114,6 +115,13 @@ static int open_twins(struct replay *a, struct replay *b, const char *path,
 	if (rc == 0)
 		rc = twin_run(b, at, stopped, err);
 	return rc;
+}
+
+/* The boundary by which twins that differ must do so. What differs at a landmark, or at an end that did not come, may have
+ * begun behind the boundary before it. */
+static uint64_t last_boundary(const struct divergence *d)
+{
+	return d->at.boundary + (d->event != EVENT_DIGEST);
 }
 
 /* Walk both from `from` to the first position where they differ; by boundaries or by steps. */
@@ -165,7 +173,7 @@ int divergence_locate(const char *path, const struct replay_options *as_replayed
 	*site = (struct divergence_site){0};
 	rc = open_twins(&a, &b, path, as_replayed, from, &stopped, err);
 	if (rc == 0)
-		rc = walk(&a, &b, from, d->at.boundary, false, site, err);
+		rc = walk(&a, &b, from, last_boundary(d), false, site, err);
 	replay_close(&a);
 	replay_close(&b);
 	if (rc < 0 || !site->found || site->at.boundary == 0)

@@ -3,12 +3,12 @@
 
 #include <errno.h>
 
-int fault_inject(struct replay_fault *fault, struct machine *m, struct err *err)
+int fault_inject(struct replay_fault *fault, struct machine *m, bool at_landmark, struct err *err)
 {
 	uint8_t *p;
 	int rc;
 
-	if (fault->boundary != m->boundary)
+	if (fault->boundary != m->boundary || fault->at_landmark != at_landmark)
 		return 0;
 	if (fault->kind == FAULT_LATE && fault->where-- == 0)
 		return err_set(err, EAGAIN, "a fault on purpose: the replay ran past a landmark");

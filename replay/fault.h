@@ -4,7 +4,8 @@
 
 #include "replay/replayer.h"
 
-/* Behind each boundary: make the replay wrong if it is to be wrong here. -EAGAIN: FAULT_LATE. */
-int fault_inject(struct replay_fault *fault, struct machine *m, struct err *err);
+/* Behind each boundary, and at each landmark before it is compared: make the replay wrong if it is to be wrong here.
+ * -EAGAIN: FAULT_LATE. */
+int fault_inject(struct replay_fault *fault, struct machine *m, bool at_landmark, struct err *err);
 
 #endif

@@ -64,7 +64,8 @@ enum fault_kind {
 
 struct replay_fault {
 	enum fault_kind kind;
-	uint64_t boundary; /* where */
+	uint64_t boundary; /* where: behind it */
+	bool at_landmark;  /* not there, but at the landmark that comes then, before that is compared */
 	uint64_t where;    /* gpa; register (index in struct kvm_regs); number of the event in the trace; of FAULT_LATE,
 			    * how often the boundary is come to before */
 };
@@ -88,6 +89,7 @@ struct replay_options {
 	struct replay_fault fault;
 	double caution; /* factor on the margin before landmarks; 0: 1 */
 	uint64_t slice; /* ns of host time after which a run pauses in any case; 0: never */
+	bool blind;     /* compare nothing with what was recorded: for replays that are compared with each other */
 	bool positions; /* keep count of steps, with a clock: see replayer_position */
 	const volatile sig_atomic_t *interrupted; /* ends the run; may be NULL */
 	const char *disk; /* image for a trace that has only its hash; else NULL */

@@ -139,6 +139,17 @@ static bool vanished(const struct replay_fault *fault)
 	return with.state == without.state && with.memory == without.memory;
 }
 
+/* Number of a random event of this type. */
+static unsigned random_event_of(const struct recording *of, enum event_type type)
+{
+	unsigned i;
+
+	do {
+		i = (unsigned)random_below(&random_state, of->n_events);
+	} while (of->events[i].type != type);
+	return i;
+}
+
 static uint64_t random_boundary(void)
 {
 	return random_below(&random_state, rec.boundaries);
@@ -185,6 +196,34 @@ static bool try_memory(uint64_t gpa)
 	assert_int_equal(site.at.boundary, fault.boundary);
 	assert_int_equal(site.at.steps, 0);
 	return true;
+}
+
+/* What went wrong behind the last boundary before it is noticed. */
+static void test_memory_at_landmark(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < LANDMARK_FAULTS; i++) {
+		const struct event *e = &rec.events[random_event_of(&rec, EVENT_LANDMARK)];
+		struct replay_fault fault = {
+			.kind = FAULT_MEMORY,
+			.boundary = e->boundary,
+			.at_landmark = true,
+			.where = RECORDING_MEM / 2 + random_below(&random_state, RECORDING_MEM / 2),
+		};
+		struct outcome out = replay_with(&rec, &fault);
+		struct divergence_site site;
+		char named[64];
+
+		assert_noticed(&rec, &fault, e->boundary, &out);
+		assert_int_equal(out.divergence.at.boundary, e->boundary);
+		site = locate(&rec, &fault, &out);
+		snprintf(named, sizeof(named), "physical 0x%" PRIx64 " ", fault.where);
+		if (!strstr(site.what, named))
+			fail_msg("0x%" PRIx64 " at a landmark in %" PRIu64 " was located as: %s", fault.where,
+				 fault.boundary, site.what);
+		assert_int_equal(site.at.boundary, e->boundary);
+		assert_true(site.at.steps > 0);
+	}
 }
 
 static void test_memory_in_use(void **state)
@@ -244,17 +283,6 @@ static void test_registers(void **state)
 }
 
 /* --- Events ------------------------------------------------------------------------------ */
-
-/* Number of a random event of this type. */
-static unsigned random_event_of(const struct recording *of, enum event_type type)
-{
-	unsigned i;
-
-	do {
-		i = (unsigned)random_below(&random_state, of->n_events);
-	} while (of->events[i].type != type);
-	return i;
-}
 
 static void drop_event(const struct recording *of, unsigned number)
 {
@@ -365,7 +393,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_same_every_time),	  cmocka_unit_test(test_memory_in_use),
-		cmocka_unit_test(test_memory_not_in_use), cmocka_unit_test(test_registers),
+		cmocka_unit_test(test_memory_not_in_use), cmocka_unit_test(test_memory_at_landmark), cmocka_unit_test(test_registers),
 		cmocka_unit_test(test_dropped_landmarks), cmocka_unit_test(test_dropped_input),
 	};
 	int missing = kvm_missing("test_divergence");
