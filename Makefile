@@ -46,7 +46,7 @@ unit_TESTS := test_base test_trace test_trace_frames test_event test_progress te
 	test_page_store test_snapshot_file test_index_file
 kvm_TESTS := test_probe test_divergence test_positions test_watch test_restore test_snapshots test_fallback test_timeline test_stops test_index test_branch test_other_host
 TESTS := $(unit_TESTS:%=$(BUILD)/tests/%) $(kvm_TESTS:%=$(BUILD)/tests/%)
-SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh tests/moves.sh "tests/hostile.sh -n 5000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
+SCRIPT_TESTS := tests/commands.sh tests/console.sh tests/robustness.sh tests/moves.sh "tests/hostile.sh -n 20000" tests/virtio.sh tests/gdb_remote.sh tests/gdb_replay.sh tests/gdb_live.sh tests/slid.sh \
 	"tests/example.sh stale_pointer" "tests/example.sh irq_race"
 RESULTS := $(BUILD)/results/results.txt
 
@@ -170,8 +170,8 @@ test-npt-linux:
 		-f build/debian_kernel/vmlinux -f tests -- tests/npt.sh "tests/small_linux.sh build/linux" \
 		"tests/debian_kernel.sh build/debian_kernel/vmlinux build/linux/initramfs.cpio"
 
-# The hostile guest for as long as one likes, one on each CPU; make test has it for a short while.
-ACCESSES ?= 20000
+# The hostile guest, one on each CPU, for some ten minutes or as long as one likes; make test has it for a short while.
+ACCESSES ?= 10000000
 .PHONY: hostile
 hostile:
 	$(Q)scripts/deps.sh build clang

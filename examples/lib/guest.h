@@ -181,6 +181,8 @@ void page_map(uint64_t gva, uint64_t gpa, uint64_t flags);
 void page_unmap(uint64_t gva);
 /* Last-level entry of a 4 KiB page, or NULL if none of that size is mapped there. */
 uint64_t *page_entry(uint64_t gva);
+/* Let user mode touch all that is mapped. */
+void page_open_all(void);
 void tlb_flush(uint64_t gva);
 
 void *memcpy(void *dst, const void *src, size_t n);

@@ -73,6 +73,23 @@ uint64_t *page_entry(uint64_t gva)
 	return walk(gva, false);
 }
 
+static void table_open(uint64_t *table, unsigned levels)
+{
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		if (!(table[i] & PAGE_PRESENT))
+			continue;
+		table[i] |= PAGE_USER;
+		if (levels > 1 && !(table[i] & PAGE_LARGE))
+			table_open(table_below(table[i]), levels - 1);
+	}
+}
+
+void page_open_all(void)
+{
+	table_open(page_pml4, 4);
+	__asm__ volatile("movq %0, %%cr3" ::"r"(read_cr3()) : "memory"); /* forget what was cached */
+}
+
 void tlb_flush(uint64_t gva)
 {
 	__asm__ volatile("invlpg (%0)" ::"r"(gva) : "memory");

@@ -4,6 +4,10 @@
  * Means harm to whoever models its devices: accesses=N random reads and writes of ports, MMIO registers and
  * virtio rings. Only what would end the run is left out (exit and reset ports), and DMA into the guest's own
  * code. Now and then a device is set up as a driver would, since a device that is not in use ignores most.
+ *
+ * One in so many is made up by the kernel, the rest by user code for which all memory is mapped: where KVM emulates
+ * kernel code, that would take 20 times as long. The kernel makes the accesses to ports for it, some at a time, since
+ * not every such host honours IOPL.
  */
 #include "virtio.h"
 
@@ -12,12 +16,19 @@
  * few MiB. */
 #define ARENA (32UL << 20)
 #define ARENA_SIZE (1UL << 20)
+#define KERNEL_PART 64
+#define PORT_OPS 32
+
+#define VECTOR_INVALID_OPCODE 6
+#define UD2_BYTES 2
 
 static struct virtio_queue *const queues = (struct virtio_queue *)ARENA;
-static uint64_t state, ram_end;
+static uint64_t state, ram_end, accesses;
+static bool in_user_mode, is_done;
+static uint8_t user_stack[16384] __attribute__((aligned(16)));
 
-/* Where KVM emulates kernel code, making up what to do takes longer than doing it. So nothing is divided, and one
- * random number is cut into as many small ones as it is long for. */
+/* Nothing is divided, and one random number is cut into as many small ones as it is long for: in the kernel, making up
+ * what to do can take longer than doing it. */
 static inline uint64_t next(void)
 {
 	state = lcg(state);
@@ -65,6 +76,14 @@ static uint32_t value(void)
 
 /* --- Ports ------------------------------------------------------------------------------------------- */
 
+static struct port_op {
+	uint16_t port;
+	unsigned size;
+	bool write;
+	uint32_t value;
+} port_ops[PORT_OPS]; /* to come */
+static unsigned n_port_ops;
+
 static bool is_forbidden(uint16_t port, unsigned size)
 {
 	/* Exit, i8042 commands (some reset), fast reset, reset control. */
@@ -90,30 +109,56 @@ static void mask_all(void)
 	}
 }
 
-static void port_access(void)
+static void port_access(const struct port_op *op)
 {
-	static const uint16_t bases[] = {0x20, 0xa0, 0x40, 0x60, 0x70, 0x4d0, 0x3f8, 0xe8, 0x90, 0xcf8};
-	uint16_t port = rnd(16) ? (uint16_t)(bases[rnd(sizeof(bases) / sizeof(bases[0]))] + rnd(10))
-				: (uint16_t)rnd(0x10000);
-	unsigned size = 1u << rnd(3);
-	bool write = rnd(2);
+	uint16_t port = op->port;
 
-	if (is_forbidden(port, size))
-		return;
-	if (write && size == 1)
-		outb(port, (uint8_t)value());
-	else if (write && size == 2)
-		outw(port, (uint16_t)value());
-	else if (write)
-		outl(port, value());
-	else if (size == 1)
+	if (op->write && op->size == 1)
+		outb(port, (uint8_t)op->value);
+	else if (op->write && op->size == 2)
+		outw(port, (uint16_t)op->value);
+	else if (op->write)
+		outl(port, op->value);
+	else if (op->size == 1)
 		inb(port);
-	else if (size == 2)
+	else if (op->size == 2)
 		inw(port);
 	else
 		inl(port);
 	if ((port & 0xff7e) == PIC_MASTER || port + 3 == PIC_MASTER)
 		mask_all();
+}
+
+static void make_port_accesses(void)
+{
+	for (unsigned i = 0; i < n_port_ops; i++)
+		port_access(&port_ops[i]);
+	n_port_ops = 0;
+}
+
+/* Not SYSCALL: user code may fetch from where that enters, and hosts that must repair it tell it by that fault. */
+static void enter_kernel(void)
+{
+	__asm__ volatile("ud2" ::: "memory");
+}
+
+static void choose_port_access(void)
+{
+	static const uint16_t bases[] = {0x20, 0xa0, 0x40, 0x60, 0x70, 0x4d0, 0x3f8, 0xe8, 0x90, 0xcf8};
+	struct port_op *op = &port_ops[n_port_ops];
+
+	op->port = rnd(16) ? (uint16_t)(bases[rnd(sizeof(bases) / sizeof(bases[0]))] + rnd(10))
+			   : (uint16_t)rnd(0x10000);
+	op->size = 1u << rnd(3);
+	op->write = rnd(2);
+	op->value = value();
+	if (is_forbidden(op->port, op->size))
+		return;
+	n_port_ops++;
+	if (!in_user_mode)
+		make_port_accesses();
+	else if (n_port_ops == PORT_OPS)
+		enter_kernel();
 }
 
 /* --- Registers ------------------------------------------------------------------------------------- */
@@ -218,14 +263,8 @@ static void scribble(void)
 	*p = (uint8_t)value();
 }
 
-void guest_main(void)
+static void attack(uint64_t accesses)
 {
-	uint64_t accesses = cmdline_get_u64("accesses", 1000);
-
-	state = random_seed();
-	ram_end = guest_ram_bytes();
-	irq_disable();
-	virtio_map();
 	for (uint64_t i = 0; i < accesses; i++) {
 		unsigned slot = rnd(VIRTIO_SLOTS);
 
@@ -251,9 +290,39 @@ void guest_main(void)
 			scribble();
 			break;
 		default:
-			port_access();
+			choose_port_access();
 		}
 	}
-	serial_init();
-	kprintf("\nhostile: %lu accesses\n", accesses);
+}
+
+static void user_main(void)
+{
+	attack(accesses - accesses / KERNEL_PART);
+	is_done = true;
+	enter_kernel();
+}
+
+static void on_entry(struct trap_frame *frame)
+{
+	make_port_accesses();
+	if (is_done) {
+		serial_init();
+		kprintf("\nhostile: %lu accesses\n", accesses);
+		guest_exit(0);
+	}
+	frame->rip += UD2_BYTES;
+}
+
+void guest_main(void)
+{
+	accesses = cmdline_get_u64("accesses", 1000);
+	state = random_seed();
+	ram_end = guest_ram_bytes();
+	irq_disable();
+	virtio_map();
+	attack(accesses / KERNEL_PART);
+	page_open_all();
+	trap_set_handler(VECTOR_INVALID_OPCODE, on_entry);
+	in_user_mode = true;
+	user_enter(user_main, user_stack + sizeof(user_stack));
 }
