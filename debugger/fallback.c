@@ -24,14 +24,15 @@ struct fallback {
 	uint64_t stride; /* boundaries to the next look at the clock */
 };
 
-/* Not being able to is no error: a later boundary will do. */
+/* Not being able to is no error: a later boundary will do. Nor is want of room, behind the first: a late timer costs more
+ * then, and no more than that. */
 static int keep(struct fallback *f, struct err *err)
 {
 	struct snapshot *s;
 	int rc = index_freeze(f->snapshots, f->r, NULL, &s, err);
 
 	if (rc < 0)
-		return rc == -EBUSY ? 0 : rc;
+		return rc == -EBUSY || f->n_kept ? 0 : rc;
 	if (f->n_kept == KEPT_MAX) {
 		snapshot_delete(f->snapshots, f->kept[1]);
 		f->kept[1] = f->kept[2];

@@ -14,6 +14,8 @@
 #include "tests/kvm/recording.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #define MEMORY (256ull << 20)
 #define OUTPUT_MAX 65536
@@ -40,9 +42,20 @@ static void on_output(void *ctx, enum dev_stream stream, uint8_t byte)
 	out->output[out->printed++] = byte;
 }
 
-static void replay(struct outcome *out, const struct replay_options *options, uint64_t spacing)
+/* Snapshots that do not fit into memory have no disk that they could be moved to. */
+static void set_disk(bool is_there)
 {
-	const struct fallback_options fo = {.memory = MEMORY, .spacing = spacing};
+	struct rlimit limit;
+
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = is_there ? limit.rlim_max : 0;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void replay_within(uint64_t memory, struct outcome *out, const struct replay_options *options, uint64_t spacing)
+{
+	const struct fallback_options fo = {.memory = memory, .spacing = spacing};
 	const struct machine *first;
 	struct replay r;
 	struct err err = {0};
@@ -50,7 +63,9 @@ static void replay(struct outcome *out, const struct replay_options *options, ui
 	*out = (struct outcome){0};
 	assert_ok(replay_open(&r, rec.path, true, options, on_output, out, &err), err);
 	first = r.machine;
+	set_disk(memory == MEMORY);
 	out->rc = fallback_run(&r, &fo, &err);
+	set_disk(true);
 	out->same_machine = r.machine == first;
 	if (out->rc < 0)
 		print_message("%s\n", err.text);
@@ -60,6 +75,11 @@ static void replay(struct outcome *out, const struct replay_options *options, ui
 	out->counts = *replayer_counts(r.replayer);
 	out->at = replayer_position(r.replayer);
 	replay_close(&r);
+}
+
+static void replay(struct outcome *out, const struct replay_options *options, uint64_t spacing)
+{
+	replay_within(MEMORY, out, options, spacing);
 }
 
 static void assert_same(const struct outcome *a, const struct outcome *b)
@@ -127,6 +147,30 @@ static void test_divergence(void **state)
 	assert_int_equal(out.rc, -EILSEQ);
 }
 
+/* Where there is no room but for the first snapshot, a late timer costs more and no more than that. */
+static void test_no_room(void **state)
+{
+	const struct replay_options late = {.fault = {.kind = FAULT_LATE, .boundary = rec.boundaries / 2}};
+	static struct outcome undisturbed, out;
+	unsigned refused = 0;
+
+	(void)state;
+	replay(&undisturbed, &(struct replay_options){0}, 0);
+	for (uint64_t memory = MEMORY >> 14; memory <= MEMORY; memory += memory / 8) {
+		replay_within(memory, &out, &late, 1);
+		if (out.rc < 0) {
+			assert_int_equal(out.at.boundary, 0);
+			refused++;
+			continue;
+		}
+		assert_same(&out, &undisturbed);
+		assert_true(out.restarts > 0);
+		if (memory > MEMORY >> 4)
+			break;
+	}
+	assert_true(refused > 0);
+}
+
 static int record(void **state)
 {
 	(void)state;
@@ -147,6 +191,7 @@ int main(void)
 		cmocka_unit_test(test_late),
 		cmocka_unit_test(test_target),
 		cmocka_unit_test(test_divergence),
+		cmocka_unit_test(test_no_room),
 	};
 	int missing = kvm_missing("test_fallback");
 
