@@ -646,9 +646,12 @@ int vcpu_complete(struct vcpu *v, struct err *err)
 
 	if (!v->completion_pending)
 		return 0;
-	rc = set_debug(v, &none, err);
-	if (rc < 0)
-		return rc;
+	/* A step would end here. Breakpoints are looked for where an instruction begins, and none does. */
+	if (v->armed.control & KVM_GUESTDBG_SINGLESTEP) {
+		rc = set_debug(v, &none, err);
+		if (rc < 0)
+			return rc;
+	}
 	v->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
 	v->run->kvm_dirty_regs = 0;
 	v->run->immediate_exit = 1;
