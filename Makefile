@@ -121,8 +121,7 @@ test:
 	$(Q)$(MAKE) --no-print-directory fuzz-gdbstub FUZZ_GDB_SECONDS=30
 	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) $(TESTS) \
 		$(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) \
-		"tests/debian_kernel.sh $(BUILD)/debian_kernel/vmlinux" \
-		tests/battery.sh
+		-- "tests/debian_kernel.sh $(BUILD)/debian_kernel/vmlinux" tests/battery.sh
 
 # Real input: a small Linux, its workload recorded, and the bug in its module found.
 .PHONY: test-linux
@@ -130,7 +129,7 @@ test-linux:
 	$(Q)scripts/deps.sh build test linux
 	$(Q)$(MAKE) --no-print-directory all linux
 	$(Q)examples/memtest/fetch.sh $(BUILD)/memtest
-	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt "tests/small_linux.sh $(BUILD)/linux" \
+	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt -- "tests/small_linux.sh $(BUILD)/linux" \
 		"tests/linux_gdb.sh $(BUILD)/linux" "tests/example.sh linux" "tests/memtest.sh $(BUILD)/memtest/memtest86+x64.bin"
 
 # Anywhere in a recording, and from there to a recorded digest: so often, which makes twice as many seeks.

@@ -4,10 +4,9 @@
 # Records the guests of tests/guests many times, interrupted at other places each time, and verifies
 # every recording by every way in which this host can find those places again.
 #
-#   tests/battery.sh [-r ROUNDS] [-j JOBS] [-q QUANTA] [-c CLOCKS] [-m MIN] [-s GUEST]... [-a TEXT]... [GUEST]...
+#   tests/battery.sh [-r ROUNDS] [-q QUANTA] [-c CLOCKS] [-m MIN] [-s GUEST]... [-a TEXT]... [GUEST]...
 #
 #   -r  recordings of each guest (20), with the seeds 1 to ROUNDS
-#   -j  how many at a time (one for each CPU)
 #   -q  quanta in ms, taken by turns ("0.2 0.5 1 2 5 10 20")
 #   -c  clocks to verify with: "emul state", "state" (all that the host has)
 #   -m  fail if there are fewer landmarks in all (1000 if all guests run 20 rounds or more, else 0)
@@ -19,6 +18,7 @@
 # recordings, or the test has not shown anything; one that says "independent" must always print the
 # same. Every fourth recording is made without an instruction clock. Traces that failed stay in
 # $BUILD/battery-failed. HINDSIGHT and BUILD name the program and the directory of build products.
+# shellcheck disable=SC2317 # functions are called by a trap and by share_out
 set -euo pipefail
 
 # shellcheck source=tests/lib.sh
@@ -28,21 +28,19 @@ limit=60 # seconds; a guest takes less than one
 default_rounds=20
 
 usage() {
-	sed -n '/^# *tests\/battery/,/^set -/{/^#/{s/^# \{0,1\}//;p;}}' "$0" >&2
+	sed -n '/^# *tests\/battery/,/^# shellcheck/{/^# shellcheck/!{s/^# \{0,1\}//;p;}}' "$0" >&2
 	exit 2
 }
 
 rounds=$default_rounds
-jobs=
 quanta="0.2 0.5 1 2 5 10 20"
 clocks=
 min=
 append=
 spared=" "
-while getopts r:j:q:c:m:s:a: option; do
+while getopts r:q:c:m:s:a: option; do
 	case $option in
 	r) rounds=$OPTARG ;;
-	j) jobs=$OPTARG ;;
 	q) quanta=$OPTARG ;;
 	c) clocks=$OPTARG ;;
 	m) min=$OPTARG ;;
@@ -55,7 +53,6 @@ shift $((OPTIND - 1))
 require_kvm
 cd "$repo"
 [[ -x $HINDSIGHT ]] || die "there is no $HINDSIGHT; run make first"
-jobs=${jobs:-$(cpu_count)}
 clocks=${clocks:-$(host_clocks)}
 read -r -a quanta <<<"$quanta"
 read -r -a clocks <<<"$clocks"
@@ -78,8 +75,6 @@ done
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/battery.XXXXXX")
 kept=$BUILD/battery-failed
-workers=()
-# shellcheck disable=SC2317  # it is called by the trap
 cleanup() {
 	for pid in "${workers[@]}"; do
 		kill "$pid" 2>/dev/null || true
@@ -186,35 +181,25 @@ one() {
 	rm -f "$trace"
 }
 
-# Takes what no other worker has taken: making a directory succeeds once. A worker stays on one CPU,
-# or two recordings might pin themselves to the same one.
-worker() {
-	local mask guest
+# "GUEST SEED", as share_out gives it.
+one_of() {
+	local guest seed
 
-	trap - EXIT
-	mask=$(printf '%x' $((1 << ($1 % $(cpu_count)))))
-	taskset -p "$mask" "$BASHPID" >/dev/null 2>&1 || true
-	for guest in "${guests[@]}"; do
-		for ((seed = 1; seed <= rounds; seed++)); do
-			if mkdir "$work/$guest-$seed.taken" 2>/dev/null; then
-				one "$guest" "$seed"
-			fi
-		done
-	done
+	read -r guest seed <<<"$1"
+	one "$guest" "$seed"
 }
 
 # --- All of them -------------------------------------------------------------------------------------
 
 echo "battery: ${#guests[@]} guests, $rounds recordings each, verified by: ${clocks[*]}"
 start=$SECONDS
-for ((w = 0; w < jobs; w++)); do
-	worker "$w" &
-	workers+=($!)
+all=()
+for guest in "${guests[@]}"; do
+	for ((seed = 1; seed <= rounds; seed++)); do
+		all+=("$guest $seed")
+	done
 done
-for pid in "${workers[@]}"; do
-	wait "$pid" || check_fail "a worker of the battery ended early"
-done
-workers=()
+share_out one_of "${all[@]}"
 
 count() { wc -l | tr -d ' '; }
 

@@ -84,37 +84,64 @@ host_clocks() {
 	fi
 }
 
-cpu_count() { nproc 2>/dev/null || echo 1; }
+# The numbers of the CPUs that this shell may use, and how many they are.
+cpus() {
+	local range
 
-# COMMAND ITEM...: run COMMAND with each item, one at a time on each CPU, the next one wherever one has ended: a
-# recording pins itself to the CPU that it is on, and two might choose the same. Each is a check; what it prints is
-# shown when all are done.
-each_on_a_cpu() {
-	local command=$1 work item cpu workers=()
+	for range in $(sed -n 's/^Cpus_allowed_list:[^0-9]*//p' /proc/self/status | tr , ' '); do
+		seq "${range%-*}" "${range#*-}"
+	done
+}
+cpu_count() { cpus | wc -l; }
+
+# To stay on one of these CPUs: a recording pins itself to the one that it is on, and two might choose the same.
+stay_on() { taskset -p "$(printf '%x' $((1 << $1)))" "$BASHPID" >/dev/null 2>&1 || true; }
+
+# COMMAND ITEM...: run COMMAND with each item, one at a time on each CPU, the next one wherever one has ended. workers:
+# the processes meanwhile.
+workers=()
+share_out() {
+	local command=$1 claims cpu number item
 
 	shift
-	work=$(mktemp -d)
-	for ((cpu = 0; cpu < $(cpu_count); cpu++)); do
+	claims=$(mktemp -d)
+	for cpu in $(cpus); do
 		(
 			trap - EXIT
-			taskset -p "$(printf '%x' $((1 << cpu)))" "$BASHPID" >/dev/null 2>&1 || true
+			stay_on "$cpu"
+			number=0
 			for item; do
 				# Making a directory succeeds once.
-				mkdir "$work/$item" 2>/dev/null || continue
-				# A subshell of its own, where set -e holds.
-				(
-					set -e
-					"$command" "$item"
-				) >"$work/$item/log" 2>&1 &
-				wait $! && : >"$work/$item/good"
+				mkdir "$claims/$((number++))" 2>/dev/null || continue
+				"$command" "$item"
 			done
 		) &
 		workers+=($!)
 	done
 	wait "${workers[@]}" || true
+	workers=()
+	rm -rf "$claims"
+}
+
+# COMMAND ITEM...: the same, and each is a check; what it prints is shown when all are done. Items are words.
+each_on_a_cpu() {
+	local checked=$1 item work
+
+	shift
+	work=$(mktemp -d)
+	# shellcheck disable=SC2317 # share_out calls it
+	check_one() {
+		# A subshell of its own, where set -e holds.
+		(
+			set -e
+			"$checked" "$1"
+		) >"$work/$1.log" 2>&1 &
+		if wait $!; then : >"$work/$1.good"; fi
+	}
+	share_out check_one "$@"
 	for item; do
-		sed "s/^/$item: /" "$work/$item/log"
-		if [[ -e $work/$item/good ]]; then check_pass 1; else check_fail "$command $item"; fi
+		sed "s/^/$item: /" "$work/$item.log"
+		if [[ -e $work/$item.good ]]; then check_pass 1; else check_fail "$checked $item"; fi
 	done
 	rm -rf "$work"
 }
