@@ -7,9 +7,6 @@
 
 #include <errno.h>
 
-/* Growth of margins with each run that went too far, and the most of it: then all is stepped. */
-#define CAUTION_GROWTH 4
-#define CAUTION_MAX 65536.0
 /* The one at the start, the last, and one before it. */
 #define KEPT_MAX 3
 
@@ -18,7 +15,6 @@ struct fallback {
 	struct snapshots *snapshots;
 	struct snapshot *kept[KEPT_MAX]; /* oldest first */
 	unsigned n_kept;
-	double caution;
 	unsigned tries;	 /* since the last snapshot was taken */
 	uint64_t failed; /* the last boundary behind which a run was found to have gone too far */
 	uint64_t stride; /* boundaries to the next look at the clock */
@@ -40,23 +36,25 @@ static int keep(struct fallback *f, struct err *err)
 	}
 	f->kept[f->n_kept++] = s;
 	f->tries = 0;
-	f->caution = f->r->options.caution;
-	replayer_set_caution(f->r->replayer, f->caution);
+	replay_set_caution(f->r, 1);
 	return 0;
 }
 
 /* To the last snapshot with wider margins; if that did not help, to the one before it. */
 static int go_back(struct fallback *f, struct err *err)
 {
+	int rc;
+
 	if (f->failed < f->r->machine->boundary)
 		f->failed = f->r->machine->boundary;
-	f->caution *= CAUTION_GROWTH;
-	if (!f->n_kept || f->caution > CAUTION_MAX)
-		return err_set(err, EIO, "the replay runs past a landmark every time; is the host very busy?");
+	if (!f->n_kept)
+		return err_set(err, EIO, "the replay went too far before there was a snapshot to go back to; try again");
+	rc = replay_widen(f->r, err);
+	if (rc < 0)
+		return rc;
 	if (f->tries++ && f->n_kept > 1)
 		snapshot_delete(f->snapshots, f->kept[--f->n_kept]);
 	f->r->restarts++;
-	replayer_set_caution(f->r->replayer, f->caution);
 	return index_restore(f->snapshots, f->r, f->kept[f->n_kept - 1], err);
 }
 
@@ -119,7 +117,7 @@ static int run_all(struct fallback *f, uint64_t spacing, struct err *err)
 
 int fallback_run(struct replay *r, const struct fallback_options *o, struct err *err)
 {
-	struct fallback f = {.r = r, .caution = r->options.caution};
+	struct fallback f = {.r = r};
 	int rc = snapshots_create(&f.snapshots, o->memory, INDEX_SPILL_DIR, err);
 
 	if (rc < 0)

@@ -15,9 +15,6 @@
 #define SLICE_NS (20 * NSEC_PER_MSEC)
 /* A checkpoint is due as well when so much has been printed: its note has a limit (SNAPSHOT_DATA_MAX). */
 #define PRINTED_MAX (4u << 20)
-/* As in the timeline: growth of margins after a run went past a landmark, and the most of it. */
-#define CAUTION_GROWTH 4
-#define CAUTION_MAX 65536.0
 #define COPY_SIZE (256u << 10)
 
 struct maker {
@@ -27,7 +24,6 @@ struct maker {
 	struct snapshot *start, *last;
 	uint64_t work;      /* ns of replaying */
 	uint64_t last_work; /* at the last checkpoint */
-	double caution;
 	struct buf printed; /* since then: u8 stream, u8 byte, each */
 };
 
@@ -94,16 +90,17 @@ static int take(struct maker *x, struct snapshot **s, struct err *err)
 	x->last = *s;
 	x->last_work = x->work;
 	buf_clear(&x->printed);
+	replay_set_caution(&x->replay, 1);
 	return 0;
 }
 
 /* A late timer: back to the last checkpoint, with wider margins. */
 static int try_again(struct maker *x, struct err *err)
 {
-	x->caution *= CAUTION_GROWTH;
-	if (x->caution > CAUTION_MAX)
-		return err_set(err, EIO, "the replay runs past a landmark every time; is the host very busy?");
-	replayer_set_caution(x->replay.replayer, x->caution);
+	int rc = replay_widen(&x->replay, err);
+
+	if (rc < 0)
+		return rc;
 	x->work = x->last_work;
 	return index_restore(x->snapshots, &x->replay, x->last, err);
 }
@@ -289,7 +286,7 @@ static void read_figures(const struct snapshots *t, struct index_figures *f)
 
 int index_make(const char *trace, const struct index_options *o, struct index_figures *f, struct err *err)
 {
-	struct maker x = {.o = o, .caution = 1};
+	struct maker x = {.o = o};
 	/* Of a link, what it points to is written anew. */
 	char *real = realpath(trace, NULL);
 	int rc = real ? make_checkpoints(&x, trace, err) : err_sys(err, errno, "cannot open the trace %s", trace);

@@ -21,9 +21,6 @@
 /* Of the way from a checkpoint to the present, its distance to the next may be at least one part in so many. */
 #define THINNING 6
 #define CHECKPOINTS_MAX 512
-/* Growth of margins after a run went past its target, and the most of it: then all is stepped. */
-#define CAUTION_GROWTH 4
-#define CAUTION_MAX 65536.0
 
 int position_order(struct position a, struct position b)
 {
@@ -348,19 +345,13 @@ static void tell_progress(struct timeline *t)
 
 int timeline_widen(struct timeline *t, struct err *err)
 {
-	t->caution *= CAUTION_GROWTH;
-	if (t->caution > CAUTION_MAX)
-		return err_set(err, EIO, "this position cannot be reached on this host: every run goes past it");
 	t->retries++;
-	replayer_set_caution(t->replay.replayer, t->caution);
-	return 0;
+	return replay_widen(&t->replay, err);
 }
 
 void timeline_narrow(struct timeline *t)
 {
-	if (t->caution > 1)
-		replayer_set_caution(t->replay.replayer, 1);
-	t->caution = 1;
+	replay_set_caution(&t->replay, 1);
 }
 
 /* On request, at the last place whose position is known. */
@@ -574,7 +565,6 @@ int timeline_open(struct timeline **out, const char *path, bool use_clock,
 		t->o.memory = INDEX_MEMORY;
 	if (!t->o.spacing)
 		t->o.spacing = TIMELINE_SPACING_NS;
-	t->caution = 1;
 	ro.fault = options->fault;
 	t->path = path;
 	ro.watched = timeline_on_watched;

@@ -25,7 +25,6 @@ struct timeline {
 	struct checkpoint *checkpoint; /* in order of position */
 	unsigned checkpoints, room, kept;
 	uint64_t work;     /* ns of replaying from the start to the present */
-	double caution;    /* of the replayer, after runs that went too far */
 	struct way {
 		bool on;
 		uint64_t from, to; /* boundaries; going back, `from` is the larger */

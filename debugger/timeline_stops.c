@@ -110,13 +110,14 @@ static int run_to_stop(struct timeline *t, const struct timeline_stops *stops, s
  * made again; margins are then as they were. */
 static bool is_again(struct timeline *t, struct position from, int *rc, struct err *err)
 {
-	double caution = t->caution;
+	double caution = t->replay.caution;
 
 	if (*rc == -EAGAIN) {
 		*rc = timeline_seek(t, from, err);
-		t->caution = caution;
-		if (*rc == 0)
+		if (*rc == 0) {
+			replay_set_caution(&t->replay, caution);
 			*rc = timeline_widen(t, err);
+		}
 		if (*rc == 0)
 			return true;
 	}

@@ -3,8 +3,9 @@
 
 #include <errno.h>
 
-/* Margins grow by this with each new start, until everything before a landmark is stepped. */
+/* Margins grow by this with each run that went too far, up to where everything is stepped. */
 #define CAUTION_GROWTH 4
+#define CAUTION_MAX 65536.0
 
 /* What was shown before a new start is not shown again. */
 static void on_output(void *ctx, enum dev_stream stream, uint8_t byte)
@@ -51,7 +52,10 @@ static int set_up(struct replay *r, struct err *err)
 	r->output_bytes = 0;
 	if (r->options.clock == CLOCK_EMUL && !caps_has_clock(&r->machine->caps))
 		r->options.clock = CLOCK_STATE;
-	return replayer_create(&r->replayer, r->machine, r->file, &r->options, err);
+	rc = replayer_create(&r->replayer, r->machine, r->file, &r->options, err);
+	if (rc == 0)
+		replayer_set_caution(r->replayer, r->caution);
+	return rc;
 }
 
 int replay_open(struct replay *r, const char *path, bool use_clock, const struct replay_options *options,
@@ -65,8 +69,7 @@ int replay_open(struct replay *r, const char *path, bool use_clock, const struct
 			     .output = output,
 			     .output_ctx = output_ctx};
 	r->options.clock = use_clock ? CLOCK_EMUL : CLOCK_STATE;
-	if (r->options.caution <= 0)
-		r->options.caution = 1;
+	r->caution = 1;
 	rc = set_up(r, err);
 	if (rc < 0)
 		take_down(r);
@@ -83,18 +86,34 @@ int replay_run(struct replay *r, struct err *err)
 	int rc;
 
 	while ((rc = replayer_run(r->replayer, err)) == -EAGAIN) {
+		rc = replay_widen(r, err);
+		if (rc < 0)
+			return rc;
 		if (r->output_bytes > r->output_skip)
 			r->output_skip = r->output_bytes;
 		take_down(r);
 		r->restarts++;
 		if (r->options.restarted)
 			r->options.restarted(r->options.watched_ctx);
-		r->options.caution *= CAUTION_GROWTH;
 		rc = set_up(r, err);
 		if (rc < 0)
 			return rc;
 	}
 	return rc;
+}
+
+int replay_widen(struct replay *r, struct err *err)
+{
+	if (r->caution >= CAUTION_MAX)
+		return err_set(err, EIO, "every run of the replay goes too far; is the host very busy?");
+	replay_set_caution(r, r->caution * CAUTION_GROWTH);
+	return 0;
+}
+
+void replay_set_caution(struct replay *r, double caution)
+{
+	r->caution = caution;
+	replayer_set_caution(r->replayer, caution);
 }
 
 void replay_set_target(struct replay *r, struct position target)

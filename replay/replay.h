@@ -14,6 +14,7 @@ struct replay {
 	struct machine *machine;   /* may be another one after replay_run */
 	struct replayer *replayer; /* likewise */
 	unsigned restarts;
+	double caution; /* of the runs to come: replay_widen, replay_set_caution */
 	/* private */
 	const char *path;
 	struct replay_options options;
@@ -38,6 +39,10 @@ int replay_run(struct replay *r, struct err *err);
 #define REPLAY_SAVED_SIZE 281
 int replay_save(const struct replay *r, struct buf *out, struct err *err);
 int replay_restore(struct replay *r, const void *data, size_t len, struct err *err);
+/* A run went too far: margins before the places where runs must stop grow. -EIO: they are the widest already. */
+int replay_widen(struct replay *r, struct err *err);
+/* 1: margins are what they were at first. */
+void replay_set_caution(struct replay *r, double caution);
 /* As replayer_set_target. */
 void replay_set_target(struct replay *r, struct position target);
 

@@ -490,7 +490,7 @@ int replayer_create(struct replayer **out, struct machine *m, struct replay_file
 	r->m = m;
 	r->f = f;
 	r->o = *options;
-	r->search.caution = options->caution > 0 ? options->caution : 1;
+	r->search.caution = 1;
 	r->approach.part = APPROACH_TARGET;
 	approach_begin(&r->approach);
 	r->base = vcpu_progress(&m->vcpu[0]);

@@ -87,7 +87,6 @@ struct replay_options {
 	struct position target; /* pause there */
 	uint64_t target_time;   /* and at the first boundary with this vtime, or a later one; 0: none */
 	struct replay_fault fault;
-	double caution; /* factor on the margin before landmarks; 0: 1 */
 	uint64_t slice; /* ns of host time after which a run pauses in any case; 0: never */
 	bool blind;     /* compare nothing with what was recorded: for replays that are compared with each other */
 	bool positions; /* keep count of steps, with a clock: see replayer_position */
