@@ -119,9 +119,8 @@ test:
 	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all tests-san
 	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
 	$(Q)$(MAKE) --no-print-directory fuzz-gdbstub FUZZ_GDB_SECONDS=30
-	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) $(TESTS) \
-		$(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) \
-		-- "tests/debian_kernel.sh $(BUILD)/debian_kernel/vmlinux" tests/battery.sh
+	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) "tests/debian_kernel.sh -q 0.7 $(BUILD)/debian_kernel/vmlinux" \
+		$(TESTS) $(unit_TESTS:%=build-san/tests/%_san) $(SCRIPT_TESTS) -- tests/battery.sh
 
 # Real input: a small Linux, its workload recorded, and the bug in its module found.
 .PHONY: test-linux
@@ -129,8 +128,10 @@ test-linux:
 	$(Q)scripts/deps.sh build test linux
 	$(Q)$(MAKE) --no-print-directory all linux
 	$(Q)examples/memtest/fetch.sh $(BUILD)/memtest
-	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt -- "tests/small_linux.sh $(BUILD)/linux" \
-		"tests/linux_gdb.sh $(BUILD)/linux" "tests/example.sh linux" "tests/memtest.sh $(BUILD)/memtest/memtest86+x64.bin"
+	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
+	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/linux.txt "tests/linux_gdb.sh $(BUILD)/linux" "tests/example.sh linux" \
+		"tests/memtest.sh $(BUILD)/memtest/memtest86+x64.bin" "tests/debian_kernel.sh -q 5 $(BUILD)/debian_kernel/vmlinux" \
+		-- "tests/small_linux.sh $(BUILD)/linux"
 
 # Anywhere in a recording, and from there to a recorded digest: so often, which makes twice as many seeks.
 SEEK_COUNT ?= 5000

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# Real input: Debian's stock cloud kernel is recorded twice with different quanta from its entry to its line
+# Real input: Debian's stock cloud kernel is recorded with different quanta from its entry to its line
 # "Memory: ...", and each trace verifies with every clock of the host. Where the host's KVM does not emulate kernel
 # code, which would take long, it is also recorded, given an initial RAM disk, through its user space, whose work must
 # come out right, and that trace verifies too.
 #
-#   tests/debian_kernel.sh VMLINUX [INITRAMFS]
+#   tests/debian_kernel.sh [-q QUANTA] VMLINUX [INITRAMFS]      ("0.7 5", in ms)
 # shellcheck disable=SC2317 # functions are called by name
 set -euo pipefail
 
@@ -16,7 +16,15 @@ set -euo pipefail
 cd "$repo"
 require_kvm
 
-kernel=${1:?tests/debian_kernel.sh VMLINUX [INITRAMFS]; examples/debian_kernel/fetch.sh gets one}
+quanta="0.7 5"
+while getopts q: option; do
+	case $option in
+	q) quanta=$OPTARG ;;
+	*) exit 2 ;;
+	esac
+done
+shift $((OPTIND - 1))
+kernel=${1:?tests/debian_kernel.sh [-q QUANTA] VMLINUX [INITRAMFS]; examples/debian_kernel/fetch.sh gets one}
 initramfs=${2:-}
 out=$BUILD/debian_kernel
 append="earlyprintk=serial,ttyS0 lpj=1000 nolapic noapic acpi=off"
@@ -61,7 +69,7 @@ check_part() {
 	esac
 }
 
-parts=(0.7 5)
+read -ra parts <<<"$quanta"
 if [[ -n $initramfs && $(host_clocks) != *emul* ]]; then
 	parts=(user "${parts[@]}")
 fi
