@@ -7,16 +7,15 @@
 
 #include <errno.h>
 
-/* The one at the start, the last, and one before it. */
-#define KEPT_MAX 3
-
 struct fallback {
 	struct replay *r;
 	struct snapshots *snapshots;
-	struct snapshot *kept[KEPT_MAX]; /* oldest first */
-	unsigned n_kept;
-	unsigned tries;	 /* since the last snapshot was taken */
-	uint64_t failed; /* the last boundary behind which a run was found to have gone too far */
+	struct snapshot *last; /* to go back to */
+	/* Boundaries behind which runs went too far since then, and the margins there; elsewhere they are narrow, since wide
+	 * ones are slow, and all that is between the snapshot and here went well without. */
+	bool failed;
+	uint64_t failed_from, failed_to;
+	double caution;
 	uint64_t stride; /* boundaries to the next look at the clock */
 };
 
@@ -28,34 +27,45 @@ static int keep(struct fallback *f, struct err *err)
 	int rc = index_freeze(f->snapshots, f->r, NULL, &s, err);
 
 	if (rc < 0)
-		return rc == -EBUSY || f->n_kept ? 0 : rc;
-	if (f->n_kept == KEPT_MAX) {
-		snapshot_delete(f->snapshots, f->kept[1]);
-		f->kept[1] = f->kept[2];
-		f->n_kept--;
-	}
-	f->kept[f->n_kept++] = s;
-	f->tries = 0;
-	replay_set_caution(f->r, 1);
+		return rc == -EBUSY || f->last ? 0 : rc;
+	if (f->last)
+		snapshot_delete(f->snapshots, f->last);
+	f->last = s;
+	f->failed = false;
 	return 0;
 }
 
-/* To the last snapshot with wider margins; if that did not help, to the one before it. */
+/* The place that was not stopped at lies behind this boundary or, if that was noticed here, the one before. */
+static void note_failure(struct fallback *f)
+{
+	uint64_t to = f->r->machine->boundary, from = to ? to - 1 : 0;
+
+	if (!f->failed) {
+		f->failed_from = from;
+		f->failed_to = to;
+		f->caution = 1;
+	}
+	f->failed = true;
+	if (from < f->failed_from)
+		f->failed_from = from;
+	if (to > f->failed_to)
+		f->failed_to = to;
+}
+
 static int go_back(struct fallback *f, struct err *err)
 {
 	int rc;
 
-	if (f->failed < f->r->machine->boundary)
-		f->failed = f->r->machine->boundary;
-	if (!f->n_kept)
+	if (!f->last)
 		return err_set(err, EIO, "the replay went too far before there was a snapshot to go back to; try again");
+	note_failure(f);
+	replay_set_caution(f->r, f->caution);
 	rc = replay_widen(f->r, err);
 	if (rc < 0)
 		return rc;
-	if (f->tries++ && f->n_kept > 1)
-		snapshot_delete(f->snapshots, f->kept[--f->n_kept]);
+	f->caution = f->r->caution;
 	f->r->restarts++;
-	return index_restore(f->snapshots, f->r, f->kept[f->n_kept - 1], err);
+	return index_restore(f->snapshots, f->r, f->last, err);
 }
 
 static bool is_over(const struct fallback *f, struct position target)
@@ -66,21 +76,28 @@ static bool is_over(const struct fallback *f, struct position target)
 	       (r->options.target_time && r->machine->vtime >= r->options.target_time);
 }
 
-/* Not before what failed is behind: with a snapshot the margins are narrow again, and it would fail for ever. */
+/* Not before what failed is behind: else margins would be narrow there again, and it would fail for ever. */
 static bool may_keep(const struct fallback *f)
 {
 	const struct machine *m = f->r->machine;
 
-	return !m->end && replayer_position(f->r->replayer).steps == 0 && (!f->tries || m->boundary > f->failed);
+	return !m->end && replayer_position(f->r->replayer).steps == 0 && (!f->failed || m->boundary > f->failed_to);
 }
 
-/* Up to stride boundaries. */
+/* Up to stride boundaries, or to where margins change. */
 static int run(struct fallback *f, struct position target, struct err *err)
 {
-	struct position next = {f->r->machine->boundary + f->stride, 0};
+	uint64_t now = f->r->machine->boundary;
+	bool before = f->failed && now < f->failed_from, within = f->failed && !before && now <= f->failed_to;
+	struct position next = {now + f->stride, 0};
 	int rc;
 
-	replayer_set_target(f->r->replayer, next.boundary <= target.boundary ? next : target);
+	if (before && next.boundary > f->failed_from)
+		next.boundary = f->failed_from;
+	if (within && next.boundary > f->failed_to + 1)
+		next.boundary = f->failed_to + 1;
+	replay_set_caution(f->r, within ? f->caution : 1);
+	replayer_set_target(f->r->replayer, position_order(next, target) < 0 ? next : target);
 	rc = replayer_run(f->r->replayer, err);
 	return rc == -EAGAIN ? go_back(f, err) : rc;
 }

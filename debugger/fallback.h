@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Replaying with something to fall back to. A run that went past a landmark cannot be undone, and where timers are often
- * late a long trace would never be over if each such run meant to begin again, as it does for replay_run. So a few
- * snapshots are kept behind the present.
+ * late a long trace would never be over if each such run meant to begin again, as it does for replay_run. So a
+ * snapshot is kept behind the present.
  */
 #ifndef DEBUGGER_FALLBACK_H
 #define DEBUGGER_FALLBACK_H

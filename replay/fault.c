@@ -10,8 +10,13 @@ int fault_inject(struct replay_fault *fault, struct machine *m, bool at_landmark
 
 	if (fault->boundary != m->boundary || fault->at_landmark != at_landmark)
 		return 0;
-	if (fault->kind == FAULT_LATE && fault->where-- == 0)
+	if (fault->kind == FAULT_LATE && fault->where-- == 0) {
+		if (fault->again) {
+			fault->again--;
+			fault->where = 0;
+		}
 		return err_set(err, EAGAIN, "a fault on purpose: the replay ran past a landmark");
+	}
 	if (fault->kind != FAULT_MEMORY && fault->kind != FAULT_REGISTER)
 		return 0;
 	rc = vcpu_complete(&m->vcpu[0], err);

@@ -59,7 +59,7 @@ enum fault_kind {
 	FAULT_MEMORY,
 	FAULT_REGISTER,
 	FAULT_DROP_EVENT,
-	FAULT_LATE, /* as if a late timer had made a run go past a landmark; once */
+	FAULT_LATE, /* as if a late timer had made a run go past a landmark */
 };
 
 struct replay_fault {
@@ -68,6 +68,7 @@ struct replay_fault {
 	bool at_landmark;  /* not there, but at the landmark that comes then, before that is compared */
 	uint64_t where;    /* gpa; register (index in struct kvm_regs); number of the event in the trace; of FAULT_LATE,
 			    * how often the boundary is come to before */
+	unsigned again;    /* of FAULT_LATE, how often it comes once more */
 };
 
 /* A place found where the replay is not what was recorded. */

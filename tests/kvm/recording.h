@@ -97,9 +97,9 @@ static inline void list_events(struct recording *rec)
 	rec->boundaries = rec->events[rec->n_events - 1].boundary;
 }
 
-/* Record the guest of this name until it ends by itself. input_fd: -1 for none. */
-static inline void record_guest(struct recording *rec, const char *guest, const char *cmdline,
-				int input_fd)
+/* Record the guest of this name until it ends by itself. input_fd: -1 for none; use_clock: where the host has one. */
+static inline void record_guest_by(struct recording *rec, const char *guest, const char *cmdline,
+				   int input_fd, bool use_clock)
 {
 	struct guest_image image = {.cmdline = cmdline};
 	struct machine_config config = {.mem_size = RECORDING_MEM,
@@ -130,7 +130,7 @@ static inline void record_guest(struct recording *rec, const char *guest, const 
 	close(fd);
 	assert_ok(host_pin_thread(&err), err);
 	assert_ok(machine_create(&m, &config, &image, true, &err), err);
-	options.clock = caps_has_clock(&m->caps) ? CLOCK_EMUL : CLOCK_STATE;
+	options.clock = use_clock && caps_has_clock(&m->caps) ? CLOCK_EMUL : CLOCK_STATE;
 	cpuid_host_signature(cpu, sizeof(cpu));
 	tm.config = m->config;
 	tm.clock = options.clock;
@@ -149,6 +149,11 @@ static inline void record_guest(struct recording *rec, const char *guest, const 
 	machine_destroy(m);
 	munmap((void *)image.kernel, image.kernel_size);
 	list_events(rec);
+}
+
+static inline void record_guest(struct recording *rec, const char *guest, const char *cmdline, int input_fd)
+{
+	record_guest_by(rec, guest, cmdline, input_fd, true);
 }
 
 static inline void recording_free(struct recording *rec)

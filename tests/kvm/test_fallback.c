@@ -14,11 +14,14 @@
 #include "tests/kvm/recording.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <sys/resource.h>
 
 #define MEMORY (256ull << 20)
 #define OUTPUT_MAX 65536
+/* Until no run is free (replay/landmark.c). */
+#define HARD_TIMES 3
 
 static struct recording rec;
 
@@ -53,7 +56,7 @@ static void set_disk(bool is_there)
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
-static void replay_within(uint64_t memory, struct outcome *out, const struct replay_options *options, uint64_t spacing)
+static void replay_of(const struct recording *of, uint64_t memory, struct outcome *out, const struct replay_options *options, uint64_t spacing)
 {
 	const struct fallback_options fo = {.memory = memory, .spacing = spacing};
 	const struct machine *first;
@@ -61,7 +64,7 @@ static void replay_within(uint64_t memory, struct outcome *out, const struct rep
 	struct err err = {0};
 
 	*out = (struct outcome){0};
-	assert_ok(replay_open(&r, rec.path, true, options, on_output, out, &err), err);
+	assert_ok(replay_open(&r, of->path, true, options, on_output, out, &err), err);
 	first = r.machine;
 	set_disk(memory == MEMORY);
 	out->rc = fallback_run(&r, &fo, &err);
@@ -79,7 +82,7 @@ static void replay_within(uint64_t memory, struct outcome *out, const struct rep
 
 static void replay(struct outcome *out, const struct replay_options *options, uint64_t spacing)
 {
-	replay_within(MEMORY, out, options, spacing);
+	replay_of(&rec, MEMORY, out, options, spacing);
 }
 
 static void assert_same(const struct outcome *a, const struct outcome *b)
@@ -115,6 +118,25 @@ static void test_late(void **state)
 			assert_same(&late, &undisturbed);
 			assert_true(late.restarts > 0);
 		}
+}
+
+/* A place that is hard to stop at is no reason to be slow elsewhere: with such margins the replay steps. */
+static void test_hard_place(void **state)
+{
+	struct replay_options options = {.fault = {.kind = FAULT_LATE, .again = HARD_TIMES}};
+	static struct outcome undisturbed, late;
+	struct recording by_state;
+
+	(void)state;
+	record_guest_by(&by_state, "memloop", "", -1, false);
+	replay_of(&by_state, MEMORY, &undisturbed, &(struct replay_options){0}, 0);
+	options.fault.boundary = by_state.boundaries * 3 / 4;
+	replay_of(&by_state, MEMORY, &late, &options, 3600 * NSEC_PER_SEC);
+	recording_free(&by_state);
+	assert_same(&late, &undisturbed);
+	assert_true(late.restarts > HARD_TIMES);
+	print_message("%" PRIu64 " stops, %" PRIu64 " without it\n", late.counts.stops, undisturbed.counts.stops);
+	assert_true(late.counts.stops < 3 * (HARD_TIMES + 2) * undisturbed.counts.stops);
 }
 
 /* A target is where it is, whatever comes between. */
@@ -157,7 +179,7 @@ static void test_no_room(void **state)
 	(void)state;
 	replay(&undisturbed, &(struct replay_options){0}, 0);
 	for (uint64_t memory = MEMORY >> 14; memory <= MEMORY; memory += memory / 8) {
-		replay_within(memory, &out, &late, 1);
+		replay_of(&rec, memory, &out, &late, 1);
 		if (out.rc < 0) {
 			assert_int_equal(out.at.boundary, 0);
 			refused++;
@@ -189,6 +211,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_late),
+		cmocka_unit_test(test_hard_place),
 		cmocka_unit_test(test_target),
 		cmocka_unit_test(test_divergence),
 		cmocka_unit_test(test_no_room),
