@@ -97,9 +97,10 @@ static inline void list_events(struct recording *rec)
 	rec->boundaries = rec->events[rec->n_events - 1].boundary;
 }
 
-/* Record the guest of this name until it ends by itself. input_fd: -1 for none; use_clock: where the host has one. */
+/* Record the guest of this name until it ends by itself. input_fd: -1 for none; use_clock: where the host has one.
+ * quantum: ns. */
 static inline void record_guest_by(struct recording *rec, const char *guest, const char *cmdline,
-				   int input_fd, bool use_clock)
+				   int input_fd, bool use_clock, uint64_t quantum)
 {
 	struct guest_image image = {.cmdline = cmdline};
 	struct machine_config config = {.mem_size = RECORDING_MEM,
@@ -107,12 +108,12 @@ static inline void record_guest_by(struct recording *rec, const char *guest, con
 					.xfeatures = MACHINE_XFEATURES_OF_HOST};
 	struct input_fd input;
 	struct input_source source = input_fd_source(&input, input_fd, INPUT_SERIAL);
-	struct recorder_options options = {.quantum = RECORDING_QUANTUM,
+	struct recorder_options options = {.quantum = quantum,
 					   .time_rate = 1,
 					   .sources = &source,
 					   .n_sources = input_fd >= 0};
 	struct trace_machine tm = {.config = config,
-				   .quantum = RECORDING_QUANTUM,
+				   .quantum = quantum,
 				   .time_rate = 1,
 				   .cmdline = (char *)cmdline};
 	const char *tmp = getenv("TMPDIR");
@@ -153,7 +154,7 @@ static inline void record_guest_by(struct recording *rec, const char *guest, con
 
 static inline void record_guest(struct recording *rec, const char *guest, const char *cmdline, int input_fd)
 {
-	record_guest_by(rec, guest, cmdline, input_fd, true);
+	record_guest_by(rec, guest, cmdline, input_fd, true, RECORDING_QUANTUM);
 }
 
 static inline void recording_free(struct recording *rec)

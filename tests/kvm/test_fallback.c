@@ -22,6 +22,7 @@
 #define OUTPUT_MAX 65536
 /* Until no run is free (replay/landmark.c). */
 #define HARD_TIMES 3
+#define HARD_QUANTUM (20 * NSEC_PER_MSEC)
 
 static struct recording rec;
 
@@ -128,7 +129,7 @@ static void test_hard_place(void **state)
 	struct recording by_state;
 
 	(void)state;
-	record_guest_by(&by_state, "memloop", "", -1, false);
+	record_guest_by(&by_state, "memloop", "", -1, false, HARD_QUANTUM);
 	replay_of(&by_state, MEMORY, &undisturbed, &(struct replay_options){0}, 0);
 	options.fault.boundary = by_state.boundaries * 3 / 4;
 	replay_of(&by_state, MEMORY, &late, &options, 3600 * NSEC_PER_SEC);
