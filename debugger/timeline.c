@@ -392,6 +392,7 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		     struct err *err)
 {
 	bool due = checkpoint_is_due(t);
+	uint64_t failed = 0; /* the last boundary behind which a run was found to have gone too far */
 	int rc = 0;
 
 	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0 && !is_time(t)) {
@@ -408,11 +409,16 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		t->here = found && replayer_has_not_looked(t->replay.replayer);
 		t->work += host_cpu_ns() - began;
 		if (rc == -EAGAIN && !found) {
+			if (failed < t->replay.machine->boundary)
+				failed = t->replay.machine->boundary;
 			rc = try_again(t, from, err);
 			continue;
 		}
 		if (rc < 0)
 			break;
+		/* What went too far is behind: wide margins are slow. */
+		if (!found && t->replay.caution > 1 && t->replay.machine->boundary > failed)
+			timeline_narrow(t);
 		if (found && timeline_stopped(t, stop)) {
 			*found = true;
 			break;

@@ -14,6 +14,7 @@ int fault_inject(struct replay_fault *fault, struct machine *m, bool at_landmark
 		if (fault->again) {
 			fault->again--;
 			fault->where = 0;
+			fault->boundary += fault->apart;
 		}
 		return err_set(err, EAGAIN, "a fault on purpose: the replay ran past a landmark");
 	}

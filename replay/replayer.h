@@ -69,6 +69,7 @@ struct replay_fault {
 	uint64_t where;    /* gpa; register (index in struct kvm_regs); number of the event in the trace; of FAULT_LATE,
 			    * how often the boundary is come to before */
 	unsigned again;    /* of FAULT_LATE, how often it comes once more */
+	uint64_t apart;    /* and so many boundaries further on each time */
 };
 
 /* A place found where the replay is not what was recorded. */

@@ -10,6 +10,7 @@
 #include "tests/kvm/opened.h"
 
 #define LATE_HITS 6
+#define LATE_PLACES 12
 #define HITS_MAX 4096
 #define CHANGES_MIN 40
 #define SEARCHES 20
@@ -85,6 +86,26 @@ static void test_late_timer(void **state)
 		assert_true(figures.retries == 1 || nth > 1);
 		timeline_close(t);
 	}
+	recording_free(&rec);
+}
+
+/* Late timers at many places of one run, more than margins can grow. */
+static void test_late_timers(void **state)
+{
+	struct timeline_options late = {.fault = {.kind = FAULT_LATE, .again = LATE_PLACES - 1}};
+	struct timeline_figures figures;
+	struct recording rec;
+	struct timeline *t;
+	struct err err;
+
+	(void)state;
+	record_guest(&rec, "stale_pointer", "ticks=8", -1);
+	late.fault.boundary = late.fault.apart = rec.boundaries / (LATE_PLACES + 2);
+	assert_ok(timeline_open(&t, rec.path, use_clock, &late, NULL, NULL, &err), err);
+	assert_ends_as_recorded(t, &rec);
+	timeline_figures(t, &figures);
+	assert_true(figures.retries >= LATE_PLACES);
+	timeline_close(t);
 	recording_free(&rec);
 }
 
@@ -398,6 +419,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_late_timer),
+		cmocka_unit_test(test_late_timers),
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_watch_loads),
 		cmocka_unit_test(test_watch_accesses),
