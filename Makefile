@@ -160,13 +160,13 @@ test-npt:
 		"tests/example.sh stale_pointer" "tests/example.sh irq_race" "tests/battery.sh $(BATTERY_NPT)"; status=$$?; \
 	tests/side_by_side.sh $(RESULTS) $(BUILD)/npt/results/out/results.txt; exit $$status
 
-# Linux there: the small one's workload, and Debian's own kernel with its user space.
+# Linux there: the small one's workload, and Debian's own kernel with its user space. More than half an hour on a slow machine.
 .PHONY: test-npt-linux
 test-npt-linux:
 	$(Q)scripts/deps.sh build test linux npt
 	$(Q)$(MAKE) --no-print-directory all linux
 	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
-	$(Q)scripts/npt-host.sh -t 1500 -o $(BUILD)/npt/linux -f build/hindsight -f build/linux \
+	$(Q)scripts/npt-host.sh -t 3600 -o $(BUILD)/npt/linux -f build/hindsight -f build/linux \
 		-f build/debian_kernel/vmlinux -f tests -- tests/npt.sh "tests/small_linux.sh build/linux" \
 		"tests/debian_kernel.sh build/debian_kernel/vmlinux build/linux/initramfs.cpio"
 
