@@ -200,6 +200,7 @@ for guest in "${guests[@]}"; do
 	done
 done
 share_out one_of "${all[@]}"
+((ended_early == 0)) || check_fail "a worker of the battery ended early"
 
 count() { wc -l | tr -d ' '; }
 

@@ -98,10 +98,11 @@ cpu_count() { cpus | wc -l; }
 stay_on() { taskset -p "$(printf '%x' $((1 << $1)))" "$BASHPID" >/dev/null 2>&1 || true; }
 
 # COMMAND ITEM...: run COMMAND with each item, one at a time on each CPU, the next one wherever one has ended. workers:
-# the processes meanwhile.
+# the processes meanwhile; ended_early: how many of them failed.
 workers=()
+ended_early=0
 share_out() {
-	local command=$1 claims cpu number item
+	local command=$1 claims cpu number item pid
 
 	shift
 	claims=$(mktemp -d)
@@ -118,7 +119,9 @@ share_out() {
 		) &
 		workers+=($!)
 	done
-	wait "${workers[@]}" || true
+	for pid in "${workers[@]}"; do
+		wait "$pid" || ended_early=$((ended_early + 1))
+	done
 	workers=()
 	rm -rf "$claims"
 }

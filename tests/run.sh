@@ -43,6 +43,9 @@ run_test() {
 	fi
 }
 
+# What runs in the background does not hear Ctrl-C.
+trap 'trap "" TERM; kill -TERM 0; exit 130' INT
+
 shared=()
 while (($#)) && [[ $1 != -- ]]; do
 	shared+=("$1")
