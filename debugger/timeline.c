@@ -352,6 +352,7 @@ int timeline_widen(struct timeline *t, struct err *err)
 void timeline_narrow(struct timeline *t)
 {
 	replay_set_caution(&t->replay, 1);
+	t->failed_to = 0;
 }
 
 /* On request, at the last place whose position is known. */
@@ -392,7 +393,6 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		     struct err *err)
 {
 	bool due = checkpoint_is_due(t);
-	uint64_t failed = 0; /* the last boundary behind which a run was found to have gone too far */
 	int rc = 0;
 
 	while (rc == 0 && !timeline_at_end(t) && position_order(timeline_position(t), target) < 0 && !is_time(t)) {
@@ -408,16 +408,19 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		rc = replayer_run(t->replay.replayer, err);
 		t->here = found && replayer_has_not_looked(t->replay.replayer);
 		t->work += host_cpu_ns() - began;
-		if (rc == -EAGAIN && !found) {
-			if (failed < t->replay.machine->boundary)
-				failed = t->replay.machine->boundary;
-			rc = try_again(t, from, err);
-			continue;
+		if (rc == -EAGAIN) {
+			t->failed_from = from.boundary;
+			if (t->failed_to < t->replay.machine->boundary)
+				t->failed_to = t->replay.machine->boundary;
+			if (!found) {
+				rc = try_again(t, from, err);
+				continue;
+			}
 		}
 		if (rc < 0)
 			break;
 		/* What went too far is behind: wide margins are slow. */
-		if (!found && t->replay.caution > 1 && t->replay.machine->boundary > failed)
+		if (t->replay.caution > 1 && t->replay.machine->boundary > t->failed_to)
 			timeline_narrow(t);
 		if (found && timeline_stopped(t, stop)) {
 			*found = true;

@@ -32,6 +32,9 @@ struct timeline {
 		uint64_t began, told; /* host_ns; told 0: not yet */
 	} way;
 	uint64_t restores, retries;
+	/* Boundaries: where the last run that went too far began, and the last one behind which one did since margins were
+	 * narrow. */
+	uint64_t failed_from, failed_to;
 	const char *path;
 	struct position last; /* 0: not known yet */
 	uint64_t time;        /* that is sought; 0: none */
@@ -58,8 +61,8 @@ bool timeline_position_known(const struct timeline *t);
 bool timeline_in_user_mode(struct timeline *t);
 /*
  * Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). Then also
- * -EAGAIN: by a late timer it ran past a place, and stops may have been missed; the caller goes back to where the run began,
- * and has it run again after timeline_widen.
+ * -EAGAIN: by a late timer it ran past a place, behind failed_from, and stops may have been missed from there on; the
+ * caller goes back and has it run again after timeline_widen.
  */
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		       struct err *err);
@@ -69,7 +72,7 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 int timeline_run_to_stop(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
 			 struct err *err);
 
-/* Wider margins for the next try; -EIO when they are as wide as can be. Afterwards, as they were. */
+/* Wider margins up to behind the place where a run went too far; -EIO when they are as wide as can be. Narrow ones again. */
 int timeline_widen(struct timeline *t, struct err *err);
 void timeline_narrow(struct timeline *t);
 

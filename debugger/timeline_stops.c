@@ -106,16 +106,18 @@ static int run_to_stop(struct timeline *t, const struct timeline_stops *stops, s
 	return end_stops(t, rc, err);
 }
 
-/* A run has gone too far (*rc -EAGAIN): to where it began, with wider margins for the next one. False if it is not to be
- * made again; margins are then as they were. */
+/* A run has gone too far (*rc -EAGAIN): to where it is to begin again, with wider margins. False if it is not to be made
+ * again; margins are then narrow. */
 static bool is_again(struct timeline *t, struct position from, int *rc, struct err *err)
 {
 	double caution = t->replay.caution;
+	uint64_t failed_to = t->failed_to;
 
 	if (*rc == -EAGAIN) {
 		*rc = timeline_seek(t, from, err);
 		if (*rc == 0) {
 			replay_set_caution(&t->replay, caution);
+			t->failed_to = failed_to;
 			*rc = timeline_widen(t, err);
 		}
 		if (*rc == 0)
@@ -125,14 +127,29 @@ static bool is_again(struct timeline *t, struct position from, int *rc, struct e
 	return false;
 }
 
+/* A run that went too far met no stop before that. It need not be made again from where it began, but from the checkpoint
+ * before what went wrong, where a stop counts then. */
+static void begin_later(struct timeline *t, struct position *from, bool *here)
+{
+	struct position at = timeline_find_checkpoint(t, (struct position){t->failed_from, 0})->at;
+
+	if (position_order(at, *from) > 0) {
+		*from = at;
+		*here = true;
+	}
+}
+
 int timeline_run_to_stop(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
 			 struct err *err)
 {
 	struct position from = timeline_position(t);
+	struct timeline_stops s = *stops;
 	int rc;
 
 	do {
-		rc = run_to_stop(t, stops, stop, err);
+		rc = run_to_stop(t, &s, stop, err);
+		if (rc == -EAGAIN)
+			begin_later(t, &from, &s.here);
 	} while (is_again(t, from, &rc, err));
 	if (rc == 0 && !timeline_at_end(t) && !timeline_position_known(t))
 		rc = timeline_learn_position(t, err);

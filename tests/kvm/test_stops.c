@@ -89,23 +89,75 @@ static void test_late_timer(void **state)
 	recording_free(&rec);
 }
 
-/* Late timers at many places of one run, more than margins can grow. */
+static bool is_late_enough(void *ctx, struct timeline *t)
+{
+	const struct position *from = ctx;
+
+	return timeline_position(t).boundary >= from->boundary;
+}
+
+/* Where code that each character printed comes through is met: the last of these places. */
+static struct position find_last_stop(const struct recording *rec, gva_t *address)
+{
+	struct timeline_stops stops = {.breakpoints = {address, 1}};
+	struct timeline *t = open_timeline(rec, use_clock);
+	struct timeline_stop stop;
+	struct position at;
+	struct err err;
+
+	assert_ok(timeline_seek(t, (struct position){rec->boundaries / 2, 1}, &err), err);
+	*address = GVA(vcpu_regs(&timeline_machine(t)->vcpu[0])->rip);
+	assert_ok(timeline_seek(t, (struct position){UINT64_MAX, 0}, &err), err);
+	assert_ok(timeline_reverse_continue(t, &stops, &stop, &err), err);
+	assert_int_equal(stop.reason, TIMELINE_BREAKPOINT);
+	at = timeline_position(t);
+	timeline_close(t);
+	return at;
+}
+
+static void assert_retries(struct timeline *t)
+{
+	struct timeline_figures figures;
+
+	timeline_figures(t, &figures);
+	assert_true(figures.retries >= LATE_PLACES);
+	timeline_close(t);
+}
+
+/* Late timers at many places of one run, more than margins can grow: to the end, past stops that are not wanted to one
+ * that is, and while memory is watched that nobody writes. */
 static void test_late_timers(void **state)
 {
 	struct timeline_options late = {.fault = {.kind = FAULT_LATE, .again = LATE_PLACES - 1}};
-	struct timeline_figures figures;
+	struct timeline_watch untouched = {.gpa = {SEARCH_FROM - 8}, .len = 8, .kinds = WATCH_STORES};
+	struct timeline_stops watch = {.watches = &untouched, .n_watches = 1};
+	struct position last;
+	gva_t address;
+	struct timeline_stops stops = {.breakpoints = {&address, 1}, .wanted = is_late_enough, .ctx = &last};
+	struct timeline_stop stop;
 	struct recording rec;
 	struct timeline *t;
 	struct err err;
 
 	(void)state;
 	record_guest(&rec, "stale_pointer", "ticks=8", -1);
-	late.fault.boundary = late.fault.apart = rec.boundaries / (LATE_PLACES + 2);
+	last = find_last_stop(&rec, &address);
+	late.fault.boundary = late.fault.apart = last.boundary / (LATE_PLACES + 2);
 	assert_ok(timeline_open(&t, rec.path, use_clock, &late, NULL, NULL, &err), err);
 	assert_ends_as_recorded(t, &rec);
-	timeline_figures(t, &figures);
-	assert_true(figures.retries >= LATE_PLACES);
-	timeline_close(t);
+	assert_retries(t);
+
+	assert_ok(timeline_open(&t, rec.path, use_clock, &late, NULL, NULL, &err), err);
+	assert_ok(timeline_continue(t, &stops, &stop, &err), err);
+	assert_int_equal(stop.reason, TIMELINE_BREAKPOINT);
+	assert_int_equal(position_order(timeline_position(t), last), 0);
+	assert_retries(t);
+
+	assert_ok(timeline_open(&t, rec.path, use_clock, &late, NULL, NULL, &err), err);
+	assert_ok(timeline_continue(t, &watch, &stop, &err), err);
+	assert_int_equal(stop.reason, TIMELINE_END);
+	assert_int_equal(timeline_machine(t)->boundary, rec.boundaries);
+	assert_retries(t);
 	recording_free(&rec);
 }
 
