@@ -90,17 +90,12 @@ static int take(struct maker *x, struct snapshot **s, struct err *err)
 	x->last = *s;
 	x->last_work = x->work;
 	buf_clear(&x->printed);
-	replay_set_caution(&x->replay, 1);
 	return 0;
 }
 
-/* A late timer: back to the last checkpoint, with wider margins. */
+/* A late timer: back to the last checkpoint. */
 static int try_again(struct maker *x, struct err *err)
 {
-	int rc = replay_widen(&x->replay, err);
-
-	if (rc < 0)
-		return rc;
 	x->work = x->last_work;
 	return index_restore(x->snapshots, &x->replay, x->last, err);
 }
@@ -110,8 +105,7 @@ static int run(struct maker *x, struct position target, struct err *err)
 	uint64_t began = host_cpu_ns();
 	int rc;
 
-	replayer_set_target(x->replay.replayer, target);
-	rc = replayer_run(x->replay.replayer, err);
+	rc = replay_advance(&x->replay, target, err);
 	x->work += host_cpu_ns() - began;
 	return rc == -EAGAIN ? try_again(x, err) : rc;
 }
@@ -150,6 +144,7 @@ static int make_checkpoints(struct maker *x, const char *trace, struct err *err)
 				    .slice = SLICE_NS,
 				    .interrupted = x->o->interrupted,
 				    .disk = x->o->disk,
+				    .fault = x->o->fault,
 				    .begin = begin_restore};
 	int rc = replay_open(&x->replay, trace, x->o->use_clock, &ro, on_output, x, err);
 

@@ -22,13 +22,6 @@
 #define THINNING 6
 #define CHECKPOINTS_MAX 512
 
-int position_order(struct position a, struct position b)
-{
-	if (a.boundary != b.boundary)
-		return a.boundary < b.boundary ? -1 : 1;
-	return a.steps < b.steps ? -1 : a.steps > b.steps;
-}
-
 struct machine *timeline_machine(struct timeline *t)
 {
 	return t->replay.machine;
@@ -343,18 +336,6 @@ static void tell_progress(struct timeline *t)
 		      part > 0 ? (double)(now - w->began) / (double)NSEC_PER_SEC * (1 - part) / part : INFINITY);
 }
 
-int timeline_widen(struct timeline *t, struct err *err)
-{
-	t->retries++;
-	return replay_widen(&t->replay, err);
-}
-
-void timeline_narrow(struct timeline *t)
-{
-	replay_set_caution(&t->replay, 1);
-	t->failed_to = 0;
-}
-
 /* On request, at the last place whose position is known. */
 static int be_interrupted(struct timeline *t, struct err *err)
 {
@@ -368,10 +349,8 @@ static int be_interrupted(struct timeline *t, struct err *err)
  * unnoticed. */
 static int try_again(struct timeline *t, struct position from, struct err *err)
 {
-	int rc = timeline_widen(t, err);
-
 	from.steps = 0;
-	return rc < 0 ? rc : timeline_restore_checkpoint(t, timeline_find_checkpoint(t, from), err);
+	return timeline_restore_checkpoint(t, timeline_find_checkpoint(t, from), err);
 }
 
 /* At the boundary with the time that is sought. */
@@ -402,16 +381,14 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		/* Where nothing counts, a checkpoint is made at a boundary. */
 		if (!due || position_order(target, next) < 0)
 			next = target;
-		replayer_set_target(t->replay.replayer, next);
 		if (found && t->here)
 			replayer_count_here(t->replay.replayer);
-		rc = replayer_run(t->replay.replayer, err);
+		rc = replay_advance(&t->replay, next, err);
 		t->here = found && replayer_has_not_looked(t->replay.replayer);
 		t->work += host_cpu_ns() - began;
 		if (rc == -EAGAIN) {
-			t->failed_from = from.boundary;
-			if (t->failed_to < t->replay.machine->boundary)
-				t->failed_to = t->replay.machine->boundary;
+			t->retries++;
+			t->failed = from.boundary;
 			if (!found) {
 				rc = try_again(t, from, err);
 				continue;
@@ -419,9 +396,6 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		}
 		if (rc < 0)
 			break;
-		/* What went too far is behind: wide margins are slow. */
-		if (t->replay.caution > 1 && t->replay.machine->boundary > t->failed_to)
-			timeline_narrow(t);
 		if (found && timeline_stopped(t, stop)) {
 			*found = true;
 			break;
@@ -433,8 +407,6 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
 		if (due && timeline_position_known(t))
 			rc = add_checkpoint(t, err);
 	}
-	if (!found)
-		timeline_narrow(t);
 	return rc;
 }
 

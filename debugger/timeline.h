@@ -28,9 +28,6 @@ struct timeline_options {
 
 struct timeline;
 
-/* Below 0 if a comes before b, above if behind. */
-int position_order(struct position a, struct position b);
-
 /* Open the trace at path (kept, not copied) and stand at position 0. use_clock, output: see replay_open. */
 int timeline_open(struct timeline **t, const char *path, bool use_clock,
 		  const struct timeline_options *options,

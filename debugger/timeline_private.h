@@ -32,9 +32,7 @@ struct timeline {
 		uint64_t began, told; /* host_ns; told 0: not yet */
 	} way;
 	uint64_t restores, retries;
-	/* Boundaries: where the last run that went too far began, and the last one behind which one did since margins were
-	 * narrow. */
-	uint64_t failed_from, failed_to;
+	uint64_t failed;      /* the boundary behind which the last run that went too far began */
 	const char *path;
 	struct position last; /* 0: not known yet */
 	uint64_t time;        /* that is sought; 0: none */
@@ -61,8 +59,8 @@ bool timeline_position_known(const struct timeline *t);
 bool timeline_in_user_mode(struct timeline *t);
 /*
  * Run forward to the target, which is not behind the present, or to a stop before it (found; may be NULL). Then also
- * -EAGAIN: by a late timer it ran past a place, behind failed_from, and stops may have been missed from there on; the
- * caller goes back and has it run again after timeline_widen.
+ * -EAGAIN: by a late timer it ran past a place, and behind t->failed stops may have been missed; the caller goes back and
+ * has it run again.
  */
 int timeline_run_until(struct timeline *t, struct position target, struct timeline_stop *stop, bool *found,
 		       struct err *err);
@@ -71,10 +69,6 @@ int timeline_run_until(struct timeline *t, struct position target, struct timeli
  * the guest. */
 int timeline_run_to_stop(struct timeline *t, const struct timeline_stops *stops, struct timeline_stop *stop,
 			 struct err *err);
-
-/* Wider margins up to behind the place where a run went too far; -EIO when they are as wide as can be. Narrow ones again. */
-int timeline_widen(struct timeline *t, struct err *err);
-void timeline_narrow(struct timeline *t);
 
 /* timeline_stops.c: the last run paused at something that was asked for. */
 bool timeline_stopped(struct timeline *t, struct timeline_stop *stop);

@@ -106,32 +106,20 @@ static int run_to_stop(struct timeline *t, const struct timeline_stops *stops, s
 	return end_stops(t, rc, err);
 }
 
-/* A run has gone too far (*rc -EAGAIN): to where it is to begin again, with wider margins. False if it is not to be made
- * again; margins are then narrow. */
+/* A run has gone too far (*rc -EAGAIN): to where it is to begin again. False if it has not, or this fails. */
 static bool is_again(struct timeline *t, struct position from, int *rc, struct err *err)
 {
-	double caution = t->replay.caution;
-	uint64_t failed_to = t->failed_to;
-
-	if (*rc == -EAGAIN) {
-		*rc = timeline_seek(t, from, err);
-		if (*rc == 0) {
-			replay_set_caution(&t->replay, caution);
-			t->failed_to = failed_to;
-			*rc = timeline_widen(t, err);
-		}
-		if (*rc == 0)
-			return true;
-	}
-	timeline_narrow(t);
-	return false;
+	if (*rc != -EAGAIN)
+		return false;
+	*rc = timeline_seek(t, from, err);
+	return *rc == 0;
 }
 
 /* A run that went too far met no stop before that. It need not be made again from where it began, but from the checkpoint
  * before what went wrong, where a stop counts then. */
 static void begin_later(struct timeline *t, struct position *from, bool *here)
 {
-	struct position at = timeline_find_checkpoint(t, (struct position){t->failed_from, 0})->at;
+	struct position at = timeline_find_checkpoint(t, (struct position){t->failed, 0})->at;
 
 	if (position_order(at, *from) > 0) {
 		*from = at;

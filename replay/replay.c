@@ -52,10 +52,7 @@ static int set_up(struct replay *r, struct err *err)
 	r->output_bytes = 0;
 	if (r->options.clock == CLOCK_EMUL && !caps_has_clock(&r->machine->caps))
 		r->options.clock = CLOCK_STATE;
-	rc = replayer_create(&r->replayer, r->machine, r->file, &r->options, err);
-	if (rc == 0)
-		replayer_set_caution(r->replayer, r->caution);
-	return rc;
+	return replayer_create(&r->replayer, r->machine, r->file, &r->options, err);
 }
 
 int replay_open(struct replay *r, const char *path, bool use_clock, const struct replay_options *options,
@@ -81,14 +78,65 @@ void replay_close(struct replay *r)
 	take_down(r);
 }
 
+/* It went too far behind this boundary or, if that was noticed here, the one before. */
+static int note_failure(struct replay *r, struct err *err)
+{
+	uint64_t to = r->machine->boundary, from = to ? to - 1 : 0;
+	bool first = r->caution == 1;
+
+	if (r->caution >= CAUTION_MAX) {
+		r->caution = 1;
+		return err_set(err, EIO, "every run of the replay goes too far; is the host very busy?");
+	}
+	if (first || from < r->hard_from)
+		r->hard_from = from;
+	if (first || to > r->hard_to)
+		r->hard_to = to;
+	r->caution *= CAUTION_GROWTH;
+	return -EAGAIN;
+}
+
+/* Places where runs have gone too far are before us, or here. */
+static bool is_hard(const struct replay *r)
+{
+	return r->caution > 1 && r->machine->boundary <= r->hard_to;
+}
+
+int replay_advance(struct replay *r, struct position target, struct err *err)
+{
+	bool within = is_hard(r) && r->machine->boundary >= r->hard_from;
+	struct position change = {within ? r->hard_to + 1 : r->hard_from, 0};
+	int rc;
+
+	if (!is_hard(r))
+		r->caution = 1;
+	else if (position_order(change, target) < 0)
+		target = change;
+	replayer_set_caution(r->replayer, within ? r->caution : 1);
+	replayer_set_target(r->replayer, target);
+	rc = replayer_run(r->replayer, err);
+	return rc == -EAGAIN ? note_failure(r, err) : rc;
+}
+
+static struct position target_of(const struct replay *r)
+{
+	return r->options.has_target ? r->options.target : (struct position){UINT64_MAX, 0};
+}
+
+bool replay_is_over(const struct replay *r)
+{
+	return r->machine->end || position_order(replayer_position(r->replayer), target_of(r)) >= 0 ||
+	       (r->options.target_time && r->machine->vtime >= r->options.target_time);
+}
+
 int replay_run(struct replay *r, struct err *err)
 {
 	int rc;
 
-	while ((rc = replayer_run(r->replayer, err)) == -EAGAIN) {
-		rc = replay_widen(r, err);
-		if (rc < 0)
-			return rc;
+	do {
+		rc = replay_advance(r, target_of(r), err);
+		if (rc != -EAGAIN)
+			continue;
 		if (r->output_bytes > r->output_skip)
 			r->output_skip = r->output_bytes;
 		take_down(r);
@@ -96,31 +144,14 @@ int replay_run(struct replay *r, struct err *err)
 		if (r->options.restarted)
 			r->options.restarted(r->options.watched_ctx);
 		rc = set_up(r, err);
-		if (rc < 0)
-			return rc;
-	}
+	} while (rc == 0 && !replay_is_over(r));
 	return rc;
-}
-
-int replay_widen(struct replay *r, struct err *err)
-{
-	if (r->caution >= CAUTION_MAX)
-		return err_set(err, EIO, "every run of the replay goes too far; is the host very busy?");
-	replay_set_caution(r, r->caution * CAUTION_GROWTH);
-	return 0;
-}
-
-void replay_set_caution(struct replay *r, double caution)
-{
-	r->caution = caution;
-	replayer_set_caution(r->replayer, caution);
 }
 
 void replay_set_target(struct replay *r, struct position target)
 {
 	r->options.has_target = true;
 	r->options.target = target;
-	replayer_set_target(r->replayer, target);
 }
 
 int replay_save(const struct replay *r, struct buf *out, struct err *err)

@@ -14,8 +14,11 @@ struct replay {
 	struct machine *machine;   /* may be another one after replay_run */
 	struct replayer *replayer; /* likewise */
 	unsigned restarts;
-	double caution; /* of the runs to come: replay_widen, replay_set_caution */
 	/* private */
+	/* Boundaries behind which runs have gone too far since there last were none, and how much wider margins are there;
+	 * 1: there are none. */
+	uint64_t hard_from, hard_to;
+	double caution;
 	const char *path;
 	struct replay_options options;
 	enum clock_kind clock;
@@ -32,17 +35,22 @@ int replay_open(struct replay *r, const char *path, bool use_clock, const struct
 		void (*output)(void *ctx, enum dev_stream stream, uint8_t byte), void *output_ctx,
 		struct err *err);
 void replay_close(struct replay *r);
-/* As replayer_run, but never -EAGAIN. */
+/* To the target, which is not behind the present, or to the end. Never -EAGAIN. */
 int replay_run(struct replay *r, struct err *err);
+/*
+ * As replayer_run, towards this target, but with margins before the places where runs must stop that are wide where runs
+ * have gone too far, and narrow elsewhere, since wide ones are slow; it pauses too where they change. -EAGAIN: this one
+ * went too far; the caller brings the replay back to an earlier place (replay_restore) and goes on. -EIO: margins are the
+ * widest already.
+ */
+int replay_advance(struct replay *r, struct position target, struct err *err);
+/* The target has been reached, or the time, or the end. */
+bool replay_is_over(const struct replay *r);
 /* As replayer_save and replayer_restore; what was printed up to the present is not printed again. What follows behind
  * the bytes of replay_save is the caller's. */
 #define REPLAY_SAVED_SIZE 281
 int replay_save(const struct replay *r, struct buf *out, struct err *err);
 int replay_restore(struct replay *r, const void *data, size_t len, struct err *err);
-/* A run went too far: margins before the places where runs must stop grow. -EIO: they are the widest already. */
-int replay_widen(struct replay *r, struct err *err);
-/* 1: margins are what they were at first. */
-void replay_set_caution(struct replay *r, double caution);
 /* As replayer_set_target. */
 void replay_set_target(struct replay *r, struct position target);
 

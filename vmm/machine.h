@@ -71,6 +71,14 @@ struct position {
 	uint64_t steps;
 };
 
+/* Below 0 if a comes before b, above if behind. */
+static inline int position_order(struct position a, struct position b)
+{
+	if (a.boundary != b.boundary)
+		return a.boundary < b.boundary ? -1 : 1;
+	return a.steps < b.steps ? -1 : a.steps > b.steps;
+}
+
 struct machine;
 
 /*

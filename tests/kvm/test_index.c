@@ -22,6 +22,7 @@
 #define STEPS 40
 
 static uint64_t random_state = 41;
+static const struct replay_fault no_fault;
 
 struct place {
 	struct position at;
@@ -29,10 +30,10 @@ struct place {
 	struct machine_digest digest;
 };
 
-static struct index_figures make_index(const struct recording *rec, const char *output)
+static struct index_figures make_index(const struct recording *rec, const char *output, const struct replay_fault *fault)
 {
 	const struct index_options options = {
-		.every = EVERY_NS, .memory = INDEX_MEMORY, .output = output, .use_clock = true};
+		.every = EVERY_NS, .memory = INDEX_MEMORY, .output = output, .use_clock = true, .fault = *fault};
 	struct index_figures f;
 	struct err err;
 
@@ -97,9 +98,10 @@ static void assert_same_place(const char *guest, const struct place *a, const st
 			 b->at.boundary, b->at.steps, b->regs.rip, b->digest.state, b->digest.memory);
 }
 
-/* few: of checkpoints there must be so many. */
-static void compare_sessions(const char *guest, const char *cmdline, unsigned few)
+/* few: of checkpoints there must be so many. late: how many timers are late while the index is made. */
+static void compare_sessions(const char *guest, const char *cmdline, unsigned few, unsigned late)
 {
+	struct replay_fault fault = {0};
 	struct recording rec, indexed;
 	struct timeline_figures figures;
 	struct timeline *plain, *quick;
@@ -110,7 +112,12 @@ static void compare_sessions(const char *guest, const char *cmdline, unsigned fe
 	indexed = rec;
 	snprintf(indexed.path, sizeof(indexed.path), "%.100s.indexed", rec.path);
 	replay_to(&rec, (struct position){UINT64_MAX, 0});
-	made = make_index(&rec, indexed.path);
+	if (late)
+		fault = (struct replay_fault){.kind = FAULT_LATE,
+					      .boundary = rec.boundaries / (late + 2),
+					      .again = late - 1,
+					      .apart = rec.boundaries / (late + 2)};
+	made = make_index(&rec, indexed.path, &fault);
 	plain = open_timeline(rec.path);
 	for (unsigned i = 0; i < SESSIONS; i++) {
 		quick = open_timeline(indexed.path);
@@ -139,20 +146,27 @@ static void compare_sessions(const char *guest, const char *cmdline, unsigned fe
 static void test_kernel(void **state)
 {
 	(void)state;
-	compare_sessions("stale_pointer", "ticks=200", 3);
-	compare_sessions("nested", "", 1);
+	compare_sessions("stale_pointer", "ticks=200", 3, 0);
+	compare_sessions("nested", "", 1, 0);
 }
 
 static void test_user_code(void **state)
 {
 	(void)state;
-	compare_sessions("user", "", 0);
+	compare_sessions("user", "", 0, 0);
 }
 
 static void test_vector_state(void **state)
 {
 	(void)state;
-	compare_sessions("sse", "", 1);
+	compare_sessions("sse", "", 1, 0);
+}
+
+/* Many more than margins can grow. */
+static void test_late_timers(void **state)
+{
+	(void)state;
+	compare_sessions("stale_pointer", "ticks=100", 3, 20);
 }
 
 static off_t file_size(const char *path)
@@ -174,9 +188,9 @@ static void test_in_place(void **state)
 	(void)state;
 	record_guest(&rec, "stale_pointer", "ticks=100", -1);
 	plain = file_size(rec.path);
-	make_index(&rec, NULL);
+	make_index(&rec, NULL, &no_fault);
 	once = file_size(rec.path);
-	make_index(&rec, NULL);
+	make_index(&rec, NULL, &no_fault);
 	twice = file_size(rec.path);
 	assert_true(once > plain);
 	assert_true(twice < plain + 2 * (once - plain));
@@ -207,7 +221,7 @@ static void test_cut_off(void **state)
 	(void)state;
 	record_guest(&rec, "stale_pointer", "ticks=100", -1);
 	assert_int_equal(truncate(rec.path, file_size(rec.path) - 10), 0);
-	assert_true(make_index(&rec, NULL).checkpoints > 0);
+	assert_true(make_index(&rec, NULL, &no_fault).checkpoints > 0);
 	assert_ok(replay_file_open(&f, rec.path, &err), err);
 	while ((rc = replay_file_next(f, &e, &err)) > 0)
 		assert_memory_equal(&e, &rec.events[events++], sizeof(e));
@@ -227,6 +241,7 @@ int main(void)
 		cmocka_unit_test(test_kernel),
 		cmocka_unit_test(test_user_code),
 		cmocka_unit_test(test_vector_state),
+		cmocka_unit_test(test_late_timers),
 		cmocka_unit_test(test_in_place),
 		cmocka_unit_test(test_cut_off),
 	};
