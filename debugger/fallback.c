@@ -6,6 +6,9 @@
 
 #include <errno.h>
 
+/* Boundaries; no spacing is as long. */
+#define STRIDE_MAX (1ull << 40)
+
 struct fallback {
 	struct replay *r;
 	struct snapshots *snapshots;
@@ -72,10 +75,10 @@ static int run_all(struct fallback *f, uint64_t spacing, struct err *err)
 		rc = run(f, err);
 		now = host_cpu_ns();
 		/* A tenth of the spacing from look to look. */
-		if (now - began < spacing / 10)
+		if (now - began >= spacing / 10)
+			f->stride = f->stride > 1 ? f->stride / 2 : 1;
+		else if (f->stride < STRIDE_MAX)
 			f->stride *= 2;
-		else if (f->stride > 1)
-			f->stride /= 2;
 		if (rc == 0 && now - kept_ns >= spacing && may_keep(f->r)) {
 			rc = keep(f, err);
 			kept_ns = host_cpu_ns();

@@ -22,6 +22,8 @@
 #define OUTPUT_MAX 65536
 /* Until no run is free (replay/landmark.c). */
 #define HARD_TIMES 3
+/* More than margins can grow. */
+#define MANY 20
 #define HARD_QUANTUM (20 * NSEC_PER_MSEC)
 
 static struct recording rec;
@@ -140,6 +142,21 @@ static void test_hard_place(void **state)
 	assert_true(late.counts.stops < 3 * (HARD_TIMES + 2) * undisturbed.counts.stops);
 }
 
+/* Nor are many, behind one snapshot, a reason to give up. */
+static void test_many(void **state)
+{
+	const uint64_t apart = rec.boundaries / (MANY + 2);
+	const struct replay_options options = {
+		.fault = {.kind = FAULT_LATE, .boundary = apart, .again = MANY - 1, .apart = apart}};
+	static struct outcome undisturbed, late;
+
+	(void)state;
+	replay(&undisturbed, &(struct replay_options){0}, 0);
+	replay(&late, &options, 3600 * NSEC_PER_SEC);
+	assert_same(&late, &undisturbed);
+	assert_true(late.restarts >= MANY);
+}
+
 /* A target is where it is, whatever comes between. */
 static void test_target(void **state)
 {
@@ -213,6 +230,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_late),
 		cmocka_unit_test(test_hard_place),
+		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_target),
 		cmocka_unit_test(test_divergence),
 		cmocka_unit_test(test_no_room),
