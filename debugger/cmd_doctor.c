@@ -71,6 +71,8 @@ static const struct field fields[] = {
 	      "CR4.TSD has no effect"),
 	FIELD(syscall_works, FIELD_BOOL, "SYSCALL enters the kernel", "user programs run natively",
 	      "it stays in user mode and faults: repaired"),
+	FIELD(tr_set_free, FIELD_BOOL, "TR must be set as free", "or user code's I/O bitmap is ignored",
+	      "the TSS's I/O bitmap works as it is"),
 	FIELD(msr_filter, FIELD_BOOL, "MSR filter", "the guest's MSRs are answered by us",
 	      "the guest reads the host's MSRs"),
 	FIELD(sync_regs, FIELD_BOOL, "registers in kvm_run", "no ioctl for registers",

@@ -30,6 +30,10 @@ enum table_flush {
 	TABLES_BY_SLOT	 /* the removal of a memory slot */
 };
 
+/* Types of TR's segment (SDM 3A 3.5): a 32-bit or 64-bit TSS. LTR makes it busy. */
+#define SEGMENT_TSS 9u
+#define SEGMENT_TSS_BUSY 11u
+
 /* Instructions that an emulating KVM is known to refuse at CPL0: bits of host_caps.gaps. All are
  * served, RDTSCP by rewriting, the others by assist. */
 enum emulation_gap {
@@ -79,6 +83,7 @@ struct host_caps {
 	bool syscall_works;	/* SYSCALL at CPL3 really enters CPL0 */
 	bool msr_filter;	/* a denied RDMSR or WRMSR comes to user space */
 	bool sync_regs;		/* REGS, SREGS and EVENTS */
+	bool tr_set_free;	/* user code's I/O goes by the bitmap in the TSS only if TR is set as one that is not busy */
 	bool in_sync_eax_lost;	/* RAX written back by sync regs beats the data of an unfinished IN:
 				   put the answer into both */
 

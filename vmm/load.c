@@ -2,6 +2,8 @@
 /* Guest loaders: which one claims the file, memory taken by whom, and the CPU's state at entry. */
 #include "vmm/load_internal.h"
 
+#include "vmm/caps.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -27,7 +29,6 @@
 
 #define SEG_CODE 11u /* execute, read, accessed */
 #define SEG_DATA 3u  /* read, write, accessed */
-#define SEG_TSS 11u  /* busy 32-bit or 64-bit TSS */
 #define SEG_LDT 2u
 #define TSS_LIMIT 0x67u
 
@@ -273,7 +274,7 @@ static int enter_segments(struct load *l, uint16_t code, uint16_t data, uint64_t
 		.base = tss_base,
 		.limit = TSS_LIMIT,
 		.selector = tss,
-		.type = SEG_TSS,
+		.type = SEGMENT_TSS_BUSY,
 		.present = 1,
 	};
 	s->ldt = (struct kvm_segment){.type = SEG_LDT, .unusable = 1};

@@ -163,6 +163,7 @@ static void probe_strategies(struct probe_guest *g, struct host_caps *caps, bool
 	probe_cpuid(g, caps, 0);
 	probe_cpuid(g, caps, 3);
 	probe_syscall(g, caps);
+	probe_io_bitmap(g, caps);
 	probe_msr_filter(g, caps);
 	probe_sync_regs(g, caps);
 	probe_ro_slot(g, caps, 0);

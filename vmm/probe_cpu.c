@@ -18,6 +18,7 @@
 #define DR7_WRITE0 0x90402ull
 
 #define RFLAGS_TF 0x100u
+#define RFLAGS_IOPL 0x3000ull
 
 #define MSR_STAR 0xc0000081u
 #define MSR_LSTAR 0xc0000082u
@@ -411,6 +412,30 @@ void probe_syscall(struct probe_guest *g, struct host_caps *caps)
 	caps->syscall_works = probe_run_done(g, &regs) && regs.rax == GUEST_CS0 &&
 			      regs.rcx == GUEST_CODE3 + 2 &&
 			      ioctl(g->vcpu, KVM_GET_SREGS, &sregs) == 0 && sregs.ss.dpl == 0;
+}
+
+/* OUT at CPL3 where IOPL does not allow it, but the bitmap in the TSS does (SDM 1, 19.5.2): that begins, as the TSS says,
+ * where itself begins, and there are zeros for PORT_DONE. */
+static bool io_bitmap_works(struct probe_guest *g, uint8_t tss_type)
+{
+	const struct probe_start how = at_level(3);
+	struct snippet code = {0};
+	struct kvm_sregs sregs = g->sregs[1];
+	struct kvm_regs regs;
+
+	snippet_put_done(&code);
+	sregs.tr.type = tss_type;
+	if (!probe_start(g, &code, &how) || !probe_get_regs(g, &regs))
+		return false;
+	regs.rflags &= ~(uint64_t)RFLAGS_IOPL;
+	return ioctl(g->vcpu, KVM_SET_SREGS, &sregs) == 0 && ioctl(g->vcpu, KVM_SET_REGS, &regs) == 0 &&
+	       probe_run_done(g, &regs);
+}
+
+/* TR is always of a busy TSS. QEMU's emulation of SVM wants it otherwise (check_io in target/i386/tcg). */
+void probe_io_bitmap(struct probe_guest *g, struct host_caps *caps)
+{
+	caps->tr_set_free = !io_bitmap_works(g, SEGMENT_TSS_BUSY) && io_bitmap_works(g, SEGMENT_TSS);
 }
 
 void probe_rdtsc(struct probe_guest *g, struct host_caps *caps)

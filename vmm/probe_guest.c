@@ -242,7 +242,7 @@ static void build_sregs(struct kvm_sregs *s, unsigned cpl)
 		.base = TSS_AT,
 		.limit = TSS_SIZE - 1,
 		.selector = GUEST_TR,
-		.type = 11,
+		.type = SEGMENT_TSS_BUSY,
 		.present = 1,
 	};
 	s->gdt.base = GDT_AT;

@@ -163,6 +163,7 @@ void probe_hlt(struct probe_guest *g, struct host_caps *caps);
 void probe_window(struct probe_guest *g, struct host_caps *caps);
 void probe_cpuid(struct probe_guest *g, struct host_caps *caps, unsigned cpl);
 void probe_syscall(struct probe_guest *g, struct host_caps *caps);
+void probe_io_bitmap(struct probe_guest *g, struct host_caps *caps);
 void probe_rdtsc(struct probe_guest *g, struct host_caps *caps);
 void probe_msr_filter(struct probe_guest *g, struct host_caps *caps);
 void probe_sync_regs(struct probe_guest *g, struct host_caps *caps);

@@ -101,9 +101,13 @@ int vcpu_get_sregs(const struct vcpu *v, struct kvm_sregs *sregs, struct err *er
 
 int vcpu_set_sregs(struct vcpu *v, const struct kvm_sregs *sregs, struct err *err)
 {
+	struct kvm_sregs fit = *sregs;
+
+	if (v->caps->tr_set_free && fit.tr.type == SEGMENT_TSS_BUSY)
+		fit.tr.type = SEGMENT_TSS;
 	v->sregs_synced = false;
 	v->armed_stale = true;
-	if (ioctl(v->fd, KVM_SET_SREGS, sregs) < 0)
+	if (ioctl(v->fd, KVM_SET_SREGS, &fit) < 0)
 		return err_sys(err, errno, "cannot set the system registers");
 	return 0;
 }

@@ -287,11 +287,14 @@ static int put(struct vcpu *v, struct vcpu_image *i, struct err *err)
 	i->events.flags = KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_NMI_PENDING;
 	/* Only a change makes KVM look at page tables anew (x86.c, __set_sregs_common). */
 	other.cr0 ^= CR0_WP;
-	if ((v->caps->table_flush == TABLES_BY_SREGS && ioctl(v->fd, KVM_SET_SREGS, &other) < 0) ||
-	    ioctl(v->fd, KVM_SET_SREGS, &i->sregs) < 0 || ioctl(v->fd, KVM_SET_REGS, &i->regs) < 0)
-		return err_sys(err, errno, "cannot set the virtual CPU's registers");
+	rc = v->caps->table_flush == TABLES_BY_SREGS ? vcpu_set_sregs(v, &other, err) : 0;
+	if (rc == 0)
+		rc = vcpu_set_sregs(v, &i->sregs, err);
+	if (rc == 0 && ioctl(v->fd, KVM_SET_REGS, &i->regs) < 0)
+		rc = err_sys(err, errno, "cannot set the virtual CPU's registers");
 	/* Components that XCR0 does not have would be refused. */
-	rc = put_xcr0(v, i->xcr0, err);
+	if (rc == 0)
+		rc = put_xcr0(v, i->xcr0, err);
 	if (rc == 0)
 		rc = put_xsave(v, &i->xsave, err);
 	if (rc < 0)

@@ -25,6 +25,7 @@ struct tss {
 	uint32_t reserved0;
 	uint64_t rsp[3], reserved1, ist[7], reserved2;
 	uint16_t reserved3, io_map;
+	uint8_t io_bitmap[256 / 8 + 1]; /* a bit set: user code may not; the last byte is beyond all ports */
 } __attribute__((packed));
 
 struct table_pointer {
@@ -73,7 +74,8 @@ void cpu_init(void)
 	idt[VECTOR_DOUBLE_FAULT].ist = 1;
 	tss.rsp[0] = (uint64_t)kernel_stack_top;
 	tss.ist[0] = (uint64_t)fault_stack_top;
-	tss.io_map = sizeof(tss);
+	tss.io_map = offsetof(struct tss, io_bitmap);
+	memset(tss.io_bitmap, 0xff, sizeof(tss.io_bitmap));
 	gdt[SEL_TSS / 8] = (sizeof(tss) - 1) | (base & 0xffffff) << 16 | 0x89UL << 40 |
 			   (base >> 24 & 0xff) << 56;
 	gdt[SEL_TSS / 8 + 1] = base >> 32;
@@ -83,6 +85,11 @@ void cpu_init(void)
 	wrmsr(MSR_LSTAR, (uint64_t)syscall_entry);
 	wrmsr(MSR_SFMASK, 0x47700); /* AC, NT, IOPL, DF, IF, TF */
 	pic_init();
+}
+
+void user_allow_port(uint8_t port)
+{
+	tss.io_bitmap[port / 8] &= (uint8_t)~(1u << port % 8);
 }
 
 void irq_set_handler(unsigned line, void (*fn)(void))

@@ -3,4 +3,4 @@
 # line "timing: dependent" or "timing: independent" there says whether two recordings print the
 # same; tests/battery.sh reads it.
 TEST_GUESTS += tasks memloop strings sse user selfmod shadows instrs paging serial_in nested poll \
-	storm idle spin wide avx virtio hostile slid
+	storm idle spin wide avx virtio hostile slid ports

@@ -157,6 +157,23 @@ static void test_many(void **state)
 	assert_true(late.restarts >= MANY);
 }
 
+/* The CPU that is brought back still lets user code write to a port. */
+static void test_user_port(void **state)
+{
+	struct replay_options options = {.fault = {.kind = FAULT_LATE}};
+	static struct outcome undisturbed, late;
+	struct recording ports;
+
+	(void)state;
+	record_guest(&ports, "ports", "", -1);
+	replay_of(&ports, MEMORY, &undisturbed, &(struct replay_options){0}, 0);
+	options.fault.boundary = ports.boundaries / 2;
+	replay_of(&ports, MEMORY, &late, &options, 1);
+	recording_free(&ports);
+	assert_same(&late, &undisturbed);
+	assert_true(late.restarts > 0);
+}
+
 /* A target is where it is, whatever comes between. */
 static void test_target(void **state)
 {
@@ -231,6 +248,7 @@ int main(void)
 		cmocka_unit_test(test_late),
 		cmocka_unit_test(test_hard_place),
 		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_user_port),
 		cmocka_unit_test(test_target),
 		cmocka_unit_test(test_divergence),
 		cmocka_unit_test(test_no_room),

@@ -62,6 +62,7 @@ static void assert_same_quick(const struct host_caps *a, const struct host_caps 
 	assert_int_equal(a->cpuid_honoured[0], b->cpuid_honoured[0]);
 	assert_int_equal(a->cpuid_honoured[1], b->cpuid_honoured[1]);
 	assert_int_equal(a->syscall_works, b->syscall_works);
+	assert_int_equal(a->tr_set_free, b->tr_set_free);
 	assert_int_equal(a->msr_filter, b->msr_filter);
 	assert_int_equal(a->sync_regs, b->sync_regs);
 	assert_int_equal(a->in_sync_eax_lost, b->in_sync_eax_lost);
