@@ -50,6 +50,10 @@ static void report_divergence(const struct session *s, const char *path)
 	else if (site.found)
 		fprintf(stderr, "  began at position %" PRIu64 "+%" PRIu64 ": %s\n", site.at.boundary,
 			site.at.steps, site.what);
+	else if (s->replay.restarts)
+		fprintf(stderr, "  two more replays agree with each other: either the recording did what no replay does, or this "
+				"one went wrong\n  when it went back to an earlier place, %u times. A source of nondeterminism is "
+				"open; see docs/determinism.md\n", s->replay.restarts);
 	else
 		fprintf(stderr, "  two more replays agree with each other: the recording did what no replay does.\n"
 				"  A source of nondeterminism is open; see docs/determinism.md\n");
