@@ -19,7 +19,7 @@ struct index_options {
 	const char *output; /* file to write; NULL: the trace itself */
 	bool use_clock;
 	const char *disk;   /* see replay_options */
-	struct replay_fault fault;
+	struct replay_fault fault; /* on purpose, for tests */
 	const volatile sig_atomic_t *interrupted;
 };
 

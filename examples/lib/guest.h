@@ -202,7 +202,7 @@ extern char guest_user_text_start[], guest_user_text_end[];
 extern char guest_user_data_start[], guest_user_data_end[];
 
 void user_pages_open(void); /* map .user.text and .user.data for user mode */
-void user_allow_port(uint8_t port);
+void user_allow_port(uint8_t port); /* by the bitmap in the TSS; IOPL stays 0 */
 void user_enter(void (*fn)(void), void *stack_top) __attribute__((noreturn)); /* CPL3, IF = 1 */
 void syscall_set_handler(uint64_t (*fn)(uint64_t nr, uint64_t a, uint64_t b, uint64_t c));
 
