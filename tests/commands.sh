@@ -115,7 +115,7 @@ usage_errors() {
 # --- run, record, replay, verify --------------------------------------------------------------
 
 recording() {
-	expect "record" 0 record -o "$trace" --append ticks=20 --seed 5 --kernel "$guests/stale_pointer.elf"
+	expect "record" 0 record -o "$trace" --append "ticks=20 watchdog=0" --seed 5 --kernel "$guests/stale_pointer.elf"
 	cp "$tmp/out" "$tmp/recorded"
 	check "record: the console is on stdout" printed 'gateway up'
 	check "record: only the console is on stdout" test "$(grep -c hindsight "$tmp/out")" = 0
@@ -377,7 +377,7 @@ info() {
 		check "info: ${plural[kind]} listed ($text) and counted ($json)" test "$text" = "$json"
 	done
 	check "info --events: the end" printed '^ *[0-9]*  end '
-	expect "info --json of odd text" 0 record -o "$tmp/odd.trace" --append $'a"b\\c\x01 ticks=2' \
+	expect "info --json of odd text" 0 record -o "$tmp/odd.trace" --append $'a"b\\c\x01 ticks=2 watchdog=0' \
 		--kernel "$guests/stale_pointer.elf"
 	if command -v python3 >/dev/null; then
 		"$HINDSIGHT" info --json "$tmp/odd.trace" >"$tmp/json"
@@ -480,7 +480,7 @@ endings() {
 		--kernel "$guests/tasks.elf"
 	ends "until" 0 'the awaited output' --until '^gateway u[p]' --kernel "$guests/stale_pointer.elf"
 	check "until: nothing after what was awaited" test "$(tail -n 1 "$tmp/ended" | tr -d '\r')" = "gateway up"
-	ends "until not met" 0 'the guest wrote its exit port' --until '^no such line$' --append ticks=2 \
+	ends "until not met" 0 'the guest wrote its exit port' --until '^no such line$' --append "ticks=2 watchdog=0" \
 		--kernel "$guests/stale_pointer.elf"
 }
 

@@ -58,7 +58,7 @@ expect() {
 }
 
 kernel=$BUILD/guests/stale_pointer.elf
-start --wait --seed 2 --append ticks=300 --kernel "$kernel"
+start --wait --seed 2 --append "ticks=300 watchdog=0" --kernel "$kernel"
 session "$kernel" -ex 'p $pc' -ex 'break nvlog_tick' -ex continue -ex 'p timer_ticks == 1' -ex 'set var timer_ticks = 290' \
 	-ex delete -ex 'stepi 20' -ex 'p (int)nvlog_records()' -ex 'watch nvlog.records' -ex continue -ex 'monitor when' \
 	-ex reverse-stepi -ex 'monitor seek 0'
@@ -91,7 +91,7 @@ ends 130
 kill "$feeder"
 
 # At its end it can still be looked at.
-start --wait --append ticks=5 --kernel "$kernel"
+start --wait --append "ticks=5 watchdog=0" --kernel "$kernel"
 session "$kernel" -ex continue -ex 'p timer_ticks' -ex continue -ex 'monitor when'
 expect gdb '^The guest is over: the guest wrote its exit port' '^\$1 = [1-9]' ', over$'
 ends 0

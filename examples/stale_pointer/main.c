@@ -15,6 +15,7 @@
 #define PAUSE_TICKS_SPREAD 32
 #define SWEEP_TICKS 250
 #define SESSION_TICKS 200
+#define WATCHDOG_TICKS 8
 
 static uint64_t random_state;
 
@@ -45,7 +46,7 @@ void guest_main(void)
 	size_t closed = 0;
 
 	random_state = random_seed();
-	nvlog_init();
+	nvlog_init(cmdline_get_u64("watchdog", WATCHDOG_TICKS));
 	session_init();
 	timer_set_callback(nvlog_tick);
 	timer_start(TICK_HZ);

@@ -9,7 +9,6 @@
 #define CMOS_LOG 0x41
 #define CMOS_LOG_SIZE 63
 
-#define WATCHDOG_TICKS 8
 #define STALL_TICKS 200
 
 enum request_state { REQUEST_NEW, REQUEST_BUSY, REQUEST_DONE };
@@ -32,6 +31,7 @@ static struct {
 	struct request *watched;
 	uint64_t records;
 	uint64_t stalls;
+	uint64_t watchdog_ticks;
 	uint8_t head;
 } nvlog;
 
@@ -84,7 +84,7 @@ void nvlog_tick(void)
 {
 	struct request *req = nvlog.watched;
 
-	if (timer_ticks % WATCHDOG_TICKS)
+	if (!nvlog.watchdog_ticks || timer_ticks % nvlog.watchdog_ticks)
 		return;
 	if (req) {
 		req->seen = timer_ticks;
@@ -99,8 +99,9 @@ void nvlog_tick(void)
 		nvlog.watched = nvlog.current;
 }
 
-void nvlog_init(void)
+void nvlog_init(uint64_t watchdog_ticks)
 {
+	nvlog.watchdog_ticks = watchdog_ticks;
 	cmos_write(CMOS_LOG_HEAD, 0);
 }
 

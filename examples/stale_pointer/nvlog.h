@@ -9,7 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-void nvlog_init(void);
+/* watchdog_ticks: between two looks of the watchdog, 0 for none. */
+void nvlog_init(uint64_t watchdog_ticks);
 /* Append one record of at most NVLOG_RECORD_MAX bytes. Not from interrupt handlers. */
 #define NVLOG_RECORD_MAX 16
 void nvlog_write(const void *record, size_t len);
