@@ -5,6 +5,8 @@
 CC ?= gcc
 BUILD ?= $(if $(SAN),build-san,build)
 Q := $(if $(V),,@)
+# How what has much to build is made, unless the user has said how many jobs.
+ON_ALL_CPUS = --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wsign-compare -Wconversion -Werror
 CFLAGS ?= -O2 -g
@@ -108,15 +110,15 @@ tests: $(TESTS) $(BUILD)/tests/fake_server $(BUILD)/tests/fake_program.elf
 .PHONY: demo
 demo:
 	$(Q)scripts/deps.sh build
-	$(Q)$(MAKE) --no-print-directory all guests
+	$(Q)$(MAKE) $(ON_ALL_CPUS) all guests
 	$(Q)BUILD=$(BUILD) examples/stale_pointer/session.sh
 
 .PHONY: test
 test:
 	$(Q)scripts/deps.sh build test clang
 	$(Q)$(MAKE) --no-print-directory check-source
-	$(Q)$(MAKE) --no-print-directory all tests guests
-	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all tests-san
+	$(Q)$(MAKE) $(ON_ALL_CPUS) all tests guests
+	$(Q)$(MAKE) $(ON_ALL_CPUS) SAN=1 CC=clang BUILD=build-san all tests-san
 	$(Q)examples/debian_kernel/fetch.sh $(BUILD)/debian_kernel
 	$(Q)$(MAKE) --no-print-directory fuzz-gdbstub FUZZ_GDB_SECONDS=30
 	$(Q)BUILD=$(BUILD) tests/run.sh $(RESULTS) "tests/debian_kernel.sh -q 0.7 $(BUILD)/debian_kernel/vmlinux" \
@@ -138,7 +140,7 @@ SEEK_COUNT ?= 5000
 .PHONY: test-seeks
 test-seeks:
 	$(Q)scripts/deps.sh build test
-	$(Q)$(MAKE) --no-print-directory all tests guests
+	$(Q)$(MAKE) $(ON_ALL_CPUS) all tests guests
 	$(Q)BUILD=$(BUILD) tests/run.sh $(BUILD)/results/seeks.txt "$(BUILD)/tests/test_timeline $(SEEK_COUNT)"
 
 # gdb for the second kind of host, with what it is written in: where its Python looks for itself, gdb tells. And tools of
@@ -151,7 +153,7 @@ NPT_ALSO ?=
 .PHONY: test-npt
 test-npt:
 	$(Q)scripts/deps.sh build test npt
-	$(Q)$(MAKE) --no-print-directory all tests guests
+	$(Q)$(MAKE) $(ON_ALL_CPUS) all tests guests
 	$(Q)scripts/npt-host.sh -t 3600 -o $(BUILD)/npt/results -f build/hindsight -f build/guests \
 		-f build/tests -f tests -f examples -f gdbstub $$(printf -- '-f %s ' $(NPT_FILES)) -- tests/npt.sh \
 		build/tests/test_probe build/tests/test_divergence build/tests/test_positions build/tests/test_watch build/tests/test_restore \
@@ -175,8 +177,8 @@ ACCESSES ?= 10000000
 .PHONY: hostile
 hostile:
 	$(Q)scripts/deps.sh build clang
-	$(Q)$(MAKE) --no-print-directory guests
-	$(Q)$(MAKE) --no-print-directory SAN=1 CC=clang BUILD=build-san all
+	$(Q)$(MAKE) $(ON_ALL_CPUS) guests
+	$(Q)$(MAKE) $(ON_ALL_CPUS) SAN=1 CC=clang BUILD=build-san all
 	$(Q)BUILD=$(BUILD) tests/hostile.sh -n $(ACCESSES) -g $$(nproc) -t 86400
 
 # A Linux guest to try: kernel, modules and initial RAM disk in build/linux (examples/linux).
@@ -187,7 +189,7 @@ linux:
 .PHONY: bench
 bench:
 	$(Q)scripts/deps.sh build
-	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/tests/bench \
+	$(Q)$(MAKE) $(ON_ALL_CPUS) all guests $(BUILD)/tests/bench \
 		$(BUILD)/tests/bench_snapshot $(BUILD)/tests/bench_timeline
 	$(Q)$(BUILD)/tests/bench
 	$(Q)$(BUILD)/tests/bench_snapshot
@@ -197,7 +199,7 @@ bench:
 .PHONY: bench-gdb
 bench-gdb:
 	$(Q)scripts/deps.sh build bench
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/guests/stale_pointer_pvh.elf
+	$(Q)$(MAKE) $(ON_ALL_CPUS) all $(BUILD)/guests/stale_pointer_pvh.elf
 	$(Q)BUILD=$(BUILD) tests/bench/gdb.sh
 
 .PHONY: bench-linux

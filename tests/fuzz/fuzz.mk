@@ -28,5 +28,5 @@ $(FUZZERS_PIO:%=$(FUZZ)/%): $(FUZZ)/%: tests/fuzz/fuzz_pio.c $(FUZZ_DEPS)
 .PHONY: fuzz
 fuzz:
 	$(Q)scripts/deps.sh build test fuzz
-	$(Q)$(MAKE) --no-print-directory $(FUZZERS:%=$(FUZZ)/%)
+	$(Q)$(MAKE) $(ON_ALL_CPUS) $(FUZZERS:%=$(FUZZ)/%)
 	$(Q)tests/fuzz/run.sh $(FUZZ) $(FUZZ_SECONDS) $(FUZZERS)

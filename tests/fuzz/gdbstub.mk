@@ -20,10 +20,10 @@ $(FUZZ_GDB)/%: tests/fuzz/fuzz_gdb_%.c $(FUZZ_GDB_SRC) $(wildcard base/*.h gdbst
 .PHONY: fuzz-gdbstub fuzz-gdbstub-nightly
 fuzz-gdbstub:
 	$(Q)scripts/deps.sh build fuzz
-	$(Q)$(MAKE) --no-print-directory $(FUZZ_GDB_NAMES:%=$(FUZZ_GDB)/%)
+	$(Q)$(MAKE) $(ON_ALL_CPUS) $(FUZZ_GDB_NAMES:%=$(FUZZ_GDB)/%)
 	$(Q)tests/fuzz/gdbstub.sh $(FUZZ_GDB) -max_total_time=$(FUZZ_GDB_SECONDS) $(FUZZ_GDB_NAMES)
 
 fuzz-gdbstub-nightly:
 	$(Q)scripts/deps.sh build fuzz
-	$(Q)$(MAKE) --no-print-directory $(FUZZ_GDB_NAMES:%=$(FUZZ_GDB)/%)
+	$(Q)$(MAKE) $(ON_ALL_CPUS) $(FUZZ_GDB_NAMES:%=$(FUZZ_GDB)/%)
 	$(Q)tests/fuzz/gdbstub.sh $(FUZZ_GDB) -runs=$(FUZZ_GDB_RUNS) $(FUZZ_GDB_NAMES)
