@@ -31,6 +31,26 @@ static void name_user_code(const struct session *s)
 	session_print_user_code(found);
 }
 
+/* Replays agree with each other: with the recording too? Then this one went wrong when it went back. */
+static void report_agreement(const struct session *s, const char *path, const struct replay_options *as_replayed)
+{
+	bool recurs = true;
+	struct err err = {0};
+
+	fprintf(stderr, "  two more replays agree with each other%s\n", s->replay.restarts ? "; comparing a third with the recording ..." : "");
+	if (s->replay.restarts &&
+	    divergence_recurs(path, as_replayed, replayer_divergence(s->replay.replayer), &recurs, &err) < 0) {
+		fprintf(stderr, "  not compared: %s\n", err.text);
+		return;
+	}
+	if (recurs)
+		fprintf(stderr, "  the recording did what no replay does\n");
+	else
+		fprintf(stderr, "  they agree: this replay went wrong when it went back to an earlier place, %u times\n",
+			s->replay.restarts);
+	fprintf(stderr, "  a source of nondeterminism is open; see docs/determinism.md\n");
+}
+
 /* Tell all there is to know about a divergence. */
 static void report_divergence(const struct session *s, const char *path)
 {
@@ -50,13 +70,8 @@ static void report_divergence(const struct session *s, const char *path)
 	else if (site.found)
 		fprintf(stderr, "  began at position %" PRIu64 "+%" PRIu64 ": %s\n", site.at.boundary,
 			site.at.steps, site.what);
-	else if (s->replay.restarts)
-		fprintf(stderr, "  two more replays agree with each other: either the recording did what no replay does, or this "
-				"one went wrong\n  when it went back to an earlier place, %u times. A source of nondeterminism is "
-				"open; see docs/determinism.md\n", s->replay.restarts);
 	else
-		fprintf(stderr, "  two more replays agree with each other: the recording did what no replay does.\n"
-				"  A source of nondeterminism is open; see docs/determinism.md\n");
+		report_agreement(s, path, &as_replayed);
 }
 
 /* Where the replay was to stop; nothing comes before a time. */

@@ -190,6 +190,25 @@ int divergence_locate(const char *path, const struct replay_options *as_replayed
 	return rc;
 }
 
+int divergence_recurs(const char *path, const struct replay_options *as_replayed, const struct divergence *d, bool *recurs,
+		      struct err *err)
+{
+	struct replay_options again = {.interrupted = as_replayed->interrupted,
+				       .disk = as_replayed->disk,
+				       .begin = as_replayed->begin,
+				       .fault = as_replayed->fault,
+				       .has_target = true,
+				       .target = {last_boundary(d), 0}};
+	struct replay r;
+	int rc = replay_open(&r, path, as_replayed->clock == CLOCK_EMUL, &again, NULL, NULL, err);
+
+	if (rc == 0)
+		rc = replay_run(&r, err);
+	replay_close(&r);
+	*recurs = rc == -EILSEQ;
+	return *recurs ? 0 : rc;
+}
+
 void divergence_print(FILE *out, const struct replayer *r)
 {
 	const struct divergence *d = replayer_divergence(r);

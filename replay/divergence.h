@@ -26,5 +26,9 @@ void divergence_print(FILE *out, const struct replayer *r);
  */
 int divergence_locate(const char *path, const struct replay_options *as_replayed,
 		      const struct divergence *d, struct divergence_site *site, struct err *err);
+/* Replay once more from the start, and never from a snapshot: does that, too, differ from the recording up to the place
+ * where d was noticed? as_replayed's target and callbacks are not used. */
+int divergence_recurs(const char *path, const struct replay_options *as_replayed, const struct divergence *d, bool *recurs,
+		      struct err *err);
 
 #endif

@@ -105,7 +105,7 @@ static int ran_past(struct replayer *r, struct err *err, const char *what)
 {
 	if (landmark_may_be_behind(&r->search))
 		return err_set(err, EAGAIN, "the replay ran past a landmark");
-	return DIVERGED(r, err, "%s", what);
+	return DIVERGED(r, err, "%s (at RIP 0x%llx)", what, r->next.landmark.regs.rip);
 }
 
 /* Compare the machine's digests with the recorded ones. 0, or -EILSEQ. */

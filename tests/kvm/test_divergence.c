@@ -198,6 +198,20 @@ static bool try_memory(uint64_t gpa)
 	return true;
 }
 
+/* A replay from the start that does the same again differs from the recording as well; one that does not agrees. */
+static void assert_recurs(const struct replay_fault *fault, const struct outcome *out)
+{
+	struct replay_options options = {.clock = out->clock, .fault = *fault};
+	bool recurs = false;
+	struct err err;
+
+	assert_ok(divergence_recurs(rec.path, &options, &out->divergence, &recurs, &err), err);
+	assert_true(recurs);
+	options.fault = (struct replay_fault){0};
+	assert_ok(divergence_recurs(rec.path, &options, &out->divergence, &recurs, &err), err);
+	assert_false(recurs);
+}
+
 /* What went wrong behind the last boundary before it is noticed. */
 static void test_memory_at_landmark(void **state)
 {
@@ -216,6 +230,7 @@ static void test_memory_at_landmark(void **state)
 
 		assert_noticed(&rec, &fault, e->boundary, &out);
 		assert_int_equal(out.divergence.at.boundary, e->boundary);
+		assert_recurs(&fault, &out);
 		site = locate(&rec, &fault, &out);
 		snprintf(named, sizeof(named), "physical 0x%" PRIx64 " ", fault.where);
 		if (!strstr(site.what, named))
