@@ -79,7 +79,7 @@ void landmark_begin(struct landmark_search *s, struct machine *m, const struct e
 	s->active = true;
 	s->started = host_ns();
 	s->run_wait = 0;
-	s->free_runs = 0;
+	s->free_runs = s->alike = 0;
 	s->walking = s->crowded = false;
 	s->approach.part = APPROACH_LANDMARK;
 	approach_begin(&s->approach);
@@ -235,6 +235,7 @@ static int compare_state(struct landmark_search *s, struct machine *m, const str
 		}
 	}
 	s->ambiguous++;
+	s->alike++;
 	return 0;
 }
 

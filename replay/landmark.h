@@ -20,6 +20,7 @@ struct landmark_search {
 	uint64_t started;        /* host_ns */
 	double caution;          /* factor on the margin; grows when a landmark was run past */
 	uint64_t free_runs;      /* in this search */
+	uint64_t alike;          /* places in this search with the registers and other memory or devices */
 
 	/* By clock. */
 	uint64_t clock_base;     /* clock at the boundary */

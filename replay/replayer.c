@@ -105,7 +105,10 @@ static int ran_past(struct replayer *r, struct err *err, const char *what)
 {
 	if (landmark_may_be_behind(&r->search))
 		return err_set(err, EAGAIN, "the replay ran past a landmark");
-	return DIVERGED(r, err, "%s (at RIP 0x%llx)", what, r->next.landmark.regs.rip);
+	if (r->search.by_clock)
+		return DIVERGED(r, err, "%s (RIP 0x%llx)", what, r->next.landmark.regs.rip);
+	return DIVERGED(r, err, "%s (RIP 0x%llx; its registers were met %" PRIu64 " times, with other memory or devices)", what,
+			r->next.landmark.regs.rip, r->search.alike);
 }
 
 /* Compare the machine's digests with the recorded ones. 0, or -EILSEQ. */
