@@ -12,7 +12,7 @@ build/hindsight doctor --json >out/doctor.json
 tests/run.sh out/results.txt "$@"
 status=$?
 [[ ! -e out/battery.log ]] || tail -n 40 out/battery.log
-if [[ -d build/battery-failed ]]; then
-	cp -r build/battery-failed out/
-fi
+for failed in build/*-failed; do
+	[[ ! -d $failed ]] || cp -r "$failed" out/
+done
 exit $status

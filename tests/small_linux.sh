@@ -150,6 +150,8 @@ check_workload() {
 	fi
 	"$HINDSIGHT" verify "$out/$name.trace" >>"$out/$name.log" 2>&1 || {
 		tail -n 20 "$out/$name.log"
+		mkdir -p "$BUILD/linux-failed"
+		cp "$out/$name".{trace,console,log} "$BUILD/linux-failed"
 		return 1
 	}
 	tail -n 1 "$out/$name.log"
