@@ -119,11 +119,18 @@ check_untrapped() {
 	done
 }
 
-# $1: number of the recording.
+keep() {
+	mkdir -p "$BUILD/linux-failed"
+	cp "$out/$1".* "$BUILD/linux-failed"
+}
+
+# $1: number of the recording. It runs in a shell of its own; what failed stays.
 check_workload() {
 	local name=workload$1 parts=(processes pipes files timers signals sockets modules)
 	local quantum rate clock devices part options=()
 
+	# shellcheck disable=SC2064 # the name of now
+	trap "((\$? == 0)) || keep $name" EXIT
 	read -r quantum rate clock devices <<<"${workloads[($1 - 1) % ${#workloads[@]}]}"
 	if [[ -n $devices ]]; then
 		truncate -s 1M "$out/$name.disk"
@@ -150,8 +157,6 @@ check_workload() {
 	fi
 	"$HINDSIGHT" verify "$out/$name.trace" >>"$out/$name.log" 2>&1 || {
 		tail -n 20 "$out/$name.log"
-		mkdir -p "$BUILD/linux-failed"
-		cp "$out/$name".{trace,console,log} "$BUILD/linux-failed"
 		return 1
 	}
 	tail -n 1 "$out/$name.log"
