@@ -20,10 +20,10 @@
 #define ADVANCE_MAX NSEC_PER_SEC
 /* Steps to leave an interrupt shadow or a string instruction before the kick is given up. */
 #define LEAVE_STEPS 256
-/* The first of them serve to leave code that the guest has written lately: enough for a routine that is patched before
- * each call to be patched again. From then on only what was written meanwhile counts: code that was loaded and stays is a
- * good place all the same. */
-#define FRESH_STEPS 128
+/* Code that was written since the last digest is passed over so many times, each with all the steps: a kernel that patches
+ * itself reads what it patches, and a replay's planted byte with it. From then on only what was written since the steps
+ * began counts: code that was loaded and stays is a good place all the same. */
+#define FRESH_TRIES 8
 /* After a kick in user code, where no landmark can be: look again this soon. */
 #define RETRY_NS (100 * NSEC_PER_USEC)
 /* A guest that computes for so long (time in the guest) without boundary or landmark gets a landmark though nothing
@@ -62,7 +62,8 @@ struct recorder {
 	uint64_t quiet_from;  /* vCPU's free_ns at the last boundary or landmark */
 
 	unsigned leaving;     /* steps left for leaving an unsuitable place; 0: not leaving */
-	struct memory_dirty *written; /* since then; NULL: with a clock */
+	unsigned left;        /* so often in vain, since the last boundary or landmark */
+	struct memory_dirty *written; /* since the steps began; NULL: with a clock */
 	enum machine_end ending; /* the run is to end at the next place that can be found again */
 	uint64_t jitter;      /* generator for the length of quanta */
 
@@ -218,7 +219,7 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	bool halt = m->vcpu[0].run->exit_reason == KVM_EXIT_HLT;
 	int rc = 0;
 
-	r->leaving = 0;
+	r->leaving = r->left = 0;
 	r->at_boundary = true;
 	if (r->ending)
 		machine_end(m, r->ending, 0);
@@ -353,8 +354,7 @@ static int code_is_fresh(struct recorder *r, struct machine *m, bool *fresh, str
 	rc = vcpu_get_sregs(v, &sregs, err);
 	if (rc < 0 || paging_translate(m->mem, &sregs, GVA(vcpu_regs(v)->rip), &gpa) < 0)
 		return rc;
-	return memory_page_written(m->mem, r->leaving && r->leaving < LEAVE_STEPS - FRESH_STEPS ? r->written : NULL,
-				   gpa, fresh, err);
+	return memory_page_written(m->mem, r->leaving && r->left >= FRESH_TRIES ? r->written : NULL, gpa, fresh, err);
 }
 
 /* Can this place be found again on this host? */
@@ -484,6 +484,7 @@ static int try_land(struct recorder *r, struct machine *m, enum vcpu_stop stop, 
 		r->leaving = r->leaving ? r->leaving - 1 : LEAVE_STEPS;
 		if (r->leaving)
 			return 0;
+		r->left++;
 		place = PLACE_DEFER;
 	}
 	r->leaving = 0;
@@ -500,6 +501,7 @@ static int try_land(struct recorder *r, struct machine *m, enum vcpu_stop stop, 
 	if (rc < 0)
 		return rc;
 	r->lag = 0;
+	r->left = 0;
 	r->time_waits = false;
 	r->quiet_from = m->vcpu[0].free_ns;
 	r->last_vtime = m->vtime + advance;
