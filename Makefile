@@ -26,7 +26,7 @@ vmm_SRC := vmm/walk.c vmm/stat.c vmm/memory.c vmm/paging.c vmm/cpuid.c vmm/vcpu.
 	vmm/devices.c vmm/state.c vmm/witness.c vmm/assist.c vmm/assist_exec.c vmm/assist_xsave.c vmm/assist_system.c vmm/rewrite.c vmm/user_code.c vmm/modules.c vmm/load.c vmm/load_elf.c \
 	vmm/load_linux.c vmm/load_boot64.c vmm/load_bzimage.c vmm/load_multiboot.c vmm/probe.c vmm/probe_guest.c vmm/probe_cpu.c \
 	vmm/probe_memory.c $(dev_SRC)
-replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/head.c replay/recorder.c replay/approach.c replay/landmark.c replay/progress.c replay/mark.c replay/fault.c replay/replayer.c replay/replay.c \
+replay_SRC := replay/trace.c replay/input.c replay/file.c replay/event.c replay/ends.c replay/recorder.c replay/approach.c replay/landmark.c replay/progress.c replay/mark.c replay/fault.c replay/replayer.c replay/replay.c \
 	replay/divergence.c
 debugger_SRC := debugger/stops.c debugger/where.c debugger/timeline.c debugger/timeline_stops.c debugger/timeline_place.c debugger/index.c debugger/fallback.c debugger/begin.c debugger/landing.c debugger/live.c debugger/branch.c debugger/options.c debugger/session.c debugger/net_user.c debugger/terminal.c debugger/linux.c debugger/lines.c debugger/slide.c debugger/symbols.c \
 	debugger/symset.c debugger/module.c debugger/cmd_run.c \

@@ -5,7 +5,6 @@
 #include "vmm/paging.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -598,23 +597,6 @@ int recorder_create(struct recorder **out, struct machine *m, const struct recor
 	return 0;
 }
 
-static void note_modules(const struct rewrite_sites *sites, struct trace_end *end)
-{
-	struct assist_counts *counts = &end->modules;
-
-	_Static_assert((int)REWRITE_KINDS <= (int)ASSIST_COUNTS_MAX, "room for each kind");
-	for (unsigned i = 0; i < REWRITE_KINDS; i++) {
-		if (!sites->module_count[i])
-			continue;
-		snprintf(counts->of[counts->len].name, ASSIST_NAME_MAX, "%s", rewrite_kind_name(i));
-		counts->of[counts->len++].count = sites->module_count[i];
-	}
-	_Static_assert(sizeof(end->note) == REWRITE_NOTES_MAX * sizeof(*sites->note), "room for all");
-	if (sites->notes)
-		memcpy(end->note, sites->note, sites->notes * sizeof(*sites->note));
-	end->notes = sites->notes;
-}
-
 void recorder_rest(struct recorder *r)
 {
 	set_timer(r, 0);
@@ -626,22 +608,6 @@ void recorder_go_on(struct recorder *r)
 	uint64_t ran = r->m->vcpu[0].free_ns - r->last_free;
 
 	set_timer(r, ran < r->o.quantum ? r->o.quantum - ran : RETRY_NS);
-}
-
-static int write_end(struct recorder *r, struct err *err)
-{
-	struct trace_end end = {0};
-	struct buf content = {0};
-	int rc;
-
-	assist_count(&r->m->vcpu[0], &end.assists);
-	memcpy(end.user_code, recorder_user_code(r), sizeof(end.user_code));
-	note_modules(&r->m->sites, &end);
-	trace_end_encode(&end, &content);
-	rc = content.failed ? err_set(err, ENOMEM, "out of memory")
-			    : trace_writer_frame(r->w, TRACE_END, content.data, content.len, err);
-	buf_free(&content);
-	return rc;
 }
 
 int recorder_finish(struct recorder *r, struct err *err)
@@ -671,7 +637,7 @@ int recorder_finish(struct recorder *r, struct err *err)
 	rc = log_event(r, &e, err);
 	if (rc == 0)
 		rc = flush(r, err);
-	return rc < 0 ? rc : write_end(r, err);
+	return rc < 0 ? rc : recorder_write_end(r->w, m, recorder_user_code(r), err);
 }
 
 void recorder_destroy(struct recorder *r)

@@ -55,5 +55,9 @@ const struct user_code_found *recorder_user_code(const struct recorder *r);
 /* Write the machine description and the guest's files: the head of every trace. tm's sizes are filled in. */
 int recorder_write_head(struct trace_writer *w, struct trace_machine *tm,
 			const struct guest_image *image, struct err *err);
+/* What the whole run had in it: how often assists were needed, modules' rewritten instructions, user code's (as many as
+ * recorder_user_code gives). The last frame of a trace whose run ended. */
+int recorder_write_end(struct trace_writer *w, const struct machine *m, const struct user_code_found *user_code,
+		       struct err *err);
 
 #endif
