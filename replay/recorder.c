@@ -19,9 +19,12 @@
 #define ADVANCE_MAX NSEC_PER_SEC
 /* Steps to leave an interrupt shadow or a string instruction before the kick is given up. */
 #define LEAVE_STEPS 256
+/* Meanwhile kicks come this rarely: where a step takes as long as a quantum, they would leave no time to get anywhere. */
+#define LEAVE_KICK_NS (50 * NSEC_PER_MSEC)
 /* Code that was written since the last digest is passed over so many times, each with all the steps: a kernel that patches
- * itself reads what it patches, and a replay's planted byte with it. From then on only what was written since the steps
- * began counts: code that was loaded and stays is a good place all the same. */
+ * itself reads what it patches, and a replay's planted byte with it. Then for as many times only what was written since
+ * the first of these steps counts: code that was loaded and stays is a good place all the same. Then nothing does, or a
+ * guest that never leaves such code would wait for ever. */
 #define FRESH_TRIES 8
 /* After a kick in user code, where no landmark can be: look again this soon. */
 #define RETRY_NS (100 * NSEC_PER_USEC)
@@ -62,7 +65,7 @@ struct recorder {
 
 	unsigned leaving;     /* steps left for leaving an unsuitable place; 0: not leaving */
 	unsigned left;        /* so often in vain, since the last boundary or landmark */
-	struct memory_dirty *written; /* since the steps began; NULL: with a clock */
+	struct memory_dirty *written; /* since the first of these steps; NULL: with a clock */
 	enum machine_end ending; /* the run is to end at the next place that can be found again */
 	uint64_t jitter;      /* generator for the length of quanta */
 
@@ -210,6 +213,27 @@ static int pass_time(struct recorder *r, struct machine *m, struct err *err)
 	return r->w ? log_event(r, &e, err) : 0;
 }
 
+/* --- kicks ----------------------------------------------------------------------------------- */
+
+static void set_timer(struct recorder *r, uint64_t first)
+{
+	kick_timer_set(&r->timer, first, r->o.quantum);
+}
+
+/* The seed moves where the guest is interrupted: half to one and a half quanta. */
+static uint64_t next_quantum(struct recorder *r)
+{
+	r->jitter = r->jitter * 6364136223846793005ull + 1442695040888963407ull;
+	return r->o.quantum / 2 + (r->jitter >> 33) % r->o.quantum + 1;
+}
+
+static void set_leaving(struct recorder *r, unsigned steps)
+{
+	if (!steps != !r->leaving)
+		set_timer(r, steps ? LEAVE_KICK_NS : next_quantum(r));
+	r->leaving = steps;
+}
+
 /* --- boundaries ------------------------------------------------------------------------------ */
 
 static int on_boundary(void *ctx, struct machine *m, struct err *err)
@@ -218,7 +242,8 @@ static int on_boundary(void *ctx, struct machine *m, struct err *err)
 	bool halt = m->vcpu[0].run->exit_reason == KVM_EXIT_HLT;
 	int rc = 0;
 
-	r->leaving = r->left = 0;
+	set_leaving(r, 0);
+	r->left = 0;
 	r->at_boundary = true;
 	if (r->ending)
 		machine_end(m, r->ending, 0);
@@ -348,12 +373,12 @@ static int code_is_fresh(struct recorder *r, struct machine *m, bool *fresh, str
 	int rc;
 
 	*fresh = false;
-	if (!r->written)
+	if (!r->written || r->left >= 2 * FRESH_TRIES)
 		return 0;
 	rc = vcpu_get_sregs(v, &sregs, err);
 	if (rc < 0 || paging_translate(m->mem, &sregs, GVA(vcpu_regs(v)->rip), &gpa) < 0)
 		return rc;
-	return memory_page_written(m->mem, r->leaving && r->left >= FRESH_TRIES ? r->written : NULL, gpa, fresh, err);
+	return memory_page_written(m->mem, r->left >= FRESH_TRIES ? r->written : NULL, gpa, fresh, err);
 }
 
 /* Can this place be found again on this host? */
@@ -441,18 +466,6 @@ static void update_lag(struct recorder *r, struct machine *m)
 		r->lag = ADVANCE_MAX;
 }
 
-static void set_timer(struct recorder *r, uint64_t first)
-{
-	kick_timer_set(&r->timer, first, r->o.quantum);
-}
-
-/* The seed moves where the guest is interrupted: half to one and a half quanta. */
-static uint64_t next_quantum(struct recorder *r)
-{
-	r->jitter = r->jitter * 6364136223846793005ull + 1442695040888963407ull;
-	return r->o.quantum / 2 + (r->jitter >> 33) % r->o.quantum + 1;
-}
-
 static int try_land(struct recorder *r, struct machine *m, enum vcpu_stop stop, struct err *err)
 {
 	uint64_t heartbeat = r->o.clock == CLOCK_EMUL ? HEARTBEAT_NS : HEARTBEAT_STATE_NS;
@@ -463,7 +476,7 @@ static int try_land(struct recorder *r, struct machine *m, enum vcpu_stop stop, 
 	int rc;
 
 	if (!due || machine_interrupt_waits(m)) {
-		r->leaving = 0;
+		set_leaving(r, 0);
 		if (r->ending)
 			machine_end(m, r->ending, 0);
 		return 0;
@@ -474,19 +487,19 @@ static int try_land(struct recorder *r, struct machine *m, enum vcpu_stop stop, 
 	if (place == PLACE_LEAVE) {
 		/* A boundary on the way will do as well. */
 		r->time_waits = true;
-		if (!r->leaving && r->written) {
+		if (!r->leaving && !r->left && r->written) {
 			rc = memory_sync_dirty(m->mem, err);
 			if (rc < 0)
 				return rc;
 			memory_dirty_clear(r->written);
 		}
-		r->leaving = r->leaving ? r->leaving - 1 : LEAVE_STEPS;
+		set_leaving(r, r->leaving ? r->leaving - 1 : LEAVE_STEPS);
 		if (r->leaving)
 			return 0;
 		r->left++;
 		place = PLACE_DEFER;
 	}
-	r->leaving = 0;
+	set_leaving(r, 0);
 	if (place == PLACE_DEFER) {
 		r->counts.deferred++;
 		r->input_waits = true;
@@ -521,7 +534,7 @@ static int on_stopped(void *ctx, struct machine *m, enum vcpu_stop stop, struct 
 	if (stop == VCPU_KICK) {
 		r->counts.kicks++;
 		update_lag(r, m);
-		set_timer(r, next_quantum(r));
+		set_timer(r, r->leaving ? LEAVE_KICK_NS : next_quantum(r));
 		r->ending = check_limits(r);
 		if (r->w && r->log.len && host_ns() - r->last_flush >= FLUSH_NS) {
 			rc = flush(r, err);
