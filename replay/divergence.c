@@ -90,21 +90,28 @@ static int compare(struct replay *a, struct replay *b, bool *differ, char *what,
 	return rc;
 }
 
+/* Options to replay as before, up to a position. */
+static struct replay_options replay_to(const struct replay_options *as_replayed, struct position at)
+{
+	return (struct replay_options){.interrupted = as_replayed->interrupted,
+				       .disk = as_replayed->disk,
+				       .begin = as_replayed->begin,
+				       .fault = as_replayed->fault,
+				       .has_target = true,
+				       .target = at};
+}
+
 static int open_twins(struct replay *a, struct replay *b, const char *path,
 		      const struct replay_options *as_replayed, struct position at, bool *stopped,
 		      struct err *err)
 {
 	bool use_clock = as_replayed->clock == CLOCK_EMUL;
-	struct replay_options plain = {.interrupted = as_replayed->interrupted,
-				       .disk = as_replayed->disk,
-				       .begin = as_replayed->begin,
-				       .blind = true,
-				       .has_target = true,
-				       .target = at};
-	struct replay_options same = plain;
+	struct replay_options same = replay_to(as_replayed, at), plain;
 	int rc;
 
-	same.fault = as_replayed->fault;
+	same.blind = true;
+	plain = same;
+	plain.fault = (struct replay_fault){0};
 	*a = *b = (struct replay){0};
 	*stopped = false;
 	rc = replay_open(a, path, use_clock, &same, NULL, NULL, err);
@@ -193,12 +200,7 @@ int divergence_locate(const char *path, const struct replay_options *as_replayed
 int divergence_recurs(const char *path, const struct replay_options *as_replayed, const struct divergence *d, bool *recurs,
 		      struct err *err)
 {
-	struct replay_options again = {.interrupted = as_replayed->interrupted,
-				       .disk = as_replayed->disk,
-				       .begin = as_replayed->begin,
-				       .fault = as_replayed->fault,
-				       .has_target = true,
-				       .target = {last_boundary(d), 0}};
+	struct replay_options again = replay_to(as_replayed, (struct position){last_boundary(d), 0});
 	struct replay r;
 	int rc = replay_open(&r, path, as_replayed->clock == CLOCK_EMUL, &again, NULL, NULL, err);
 

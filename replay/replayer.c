@@ -72,6 +72,7 @@ static int read_event(struct replayer *r, struct err *err)
 	r->have_next = rc > 0;
 	r->events += rc > 0;
 	r->search.active = false;
+	r->search.alike = 0;
 	return rc < 0 ? rc : 0;
 }
 
