@@ -55,7 +55,7 @@ RESULTS := $(BUILD)/results/results.txt
 # On the second kind of host kernel code is so fast that these guests end before they are interrupted, unless they have
 # more to do. User code under a kernel that keeps interrupts off is not interrupted there (docs/determinism.md, Known
 # failures): the outcomes of `user` are alike.
-BATTERY_NPT := -r 4 -s user -a paging:n=5000 -a selfmod:n=10000 -a sse:n=500 -m 1000
+BATTERY_NPT := -r 4 -s user -a paging:n=5000 -a selfmod:n=10000 -a shadows:n=600 -a sse:n=500 -m 1000
 
 # Objects stay: test_module reads its own.
 .SECONDARY:

@@ -111,7 +111,7 @@ static void tick(void)
 
 void guest_main(void)
 {
-	uint64_t n = cmdline_get_u64("n", 150);
+	uint64_t n = cmdline_get_u64("n", 50);
 	uint64_t x = 1, sum = 0, mismatches = 0;
 
 	memcpy(code, routine, (size_t)(routine_end - routine));

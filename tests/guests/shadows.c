@@ -173,7 +173,7 @@ static void delay(uint64_t n)
 
 void guest_main(void)
 {
-	uint64_t n = cmdline_get_u64("n", 600), x = 5;
+	uint64_t n = cmdline_get_u64("n", 300), x = 5;
 
 	timer_start(TICK_HZ);
 	trap_set_handler(IRQ_BASE, tick);
