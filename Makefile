@@ -42,7 +42,7 @@ snapshot_SRC := snapshot/spill.c snapshot/store.c snapshot/map.c snapshot/snapsh
 LIB_SRC := $(base_SRC) $(vmm_SRC) $(replay_SRC) $(snapshot_SRC) $(gdbstub_SRC) $(debugger_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 
-unit_TESTS := test_base test_trace test_trace_frames test_event test_progress test_devices test_virtio test_virtio_blk test_virtio_ports test_device_pic test_device_pit test_device_rtc \
+unit_TESTS := test_base test_trace test_trace_frames test_event test_progress test_approach test_devices test_virtio test_virtio_blk test_virtio_ports test_device_pic test_device_pit test_device_rtc \
 	test_loader test_loader_bzimage test_loader_multiboot test_symbols test_module test_linux test_rewrite test_modules test_user_code test_paging test_assist test_assist_exec test_assist_xsave \
 	test_gdbstub_packet test_gdbstub_expr test_gdbstub_request test_gdbstub_session test_gdbstub_hostile \
 	test_page_store test_snapshot_file test_index_file

@@ -47,6 +47,7 @@ static const struct field fields[] = {
 	      "insn_emulation is no count of instructions"),
 	FIELD(emul_clock_cpl3, FIELD_BOOL, "instruction clock, user",
 	      "it counts user instructions too", "user instructions are not counted"),
+	FIELD(ns_count, FIELD_NS, "  least time for a count", "", ""),
 	FIELD(pmu, FIELD_BOOL, "branch counter (PMU)", "guest branches can be counted",
 	      "no performance counter for the guest"),
 	FIELD(step, FIELD_LEVELS, "single-step", "code can be walked by instruction",

@@ -29,9 +29,14 @@
 #define DRIFT_DECAY_WALK (1.0 / 512)
 /* Other loops may be faster than any so far by this factor. */
 #define PASS_MARGIN 2
-/* From this caution on by state nothing is run freely, and by clock everything near is stepped. */
+/* From this caution on nothing is run freely by state. */
 #define CAUTION_WALK 64.0
-#define CAUTION_STEP 4096.0
+
+void landmark_init(struct landmark_search *s, const struct machine *m)
+{
+	*s = (struct landmark_search){.caution = 1};
+	approach_init(&s->approach, APPROACH_LANDMARK, m->caps.ns_count);
+}
 
 void landmark_base(struct landmark_search *s, const struct machine *m)
 {
@@ -81,7 +86,6 @@ void landmark_begin(struct landmark_search *s, struct machine *m, const struct e
 	s->run_wait = 0;
 	s->free_runs = s->alike = 0;
 	s->walking = s->crowded = false;
-	s->approach.part = APPROACH_LANDMARK;
 	approach_begin(&s->approach);
 	if (at_boundary && s->by_clock)
 		landmark_base(s, m);
@@ -165,7 +169,7 @@ static void learn_pass(struct landmark_search *s)
 
 bool landmark_may_be_behind(const struct landmark_search *s)
 {
-	return s->by_clock ? s->caution < CAUTION_STEP : s->free_runs && s->caution < CAUTION_WALK;
+	return s->by_clock ? s->caution < APPROACH_CAUTION_MAX : s->free_runs && s->caution < CAUTION_WALK;
 }
 
 void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_request *req,
@@ -185,7 +189,7 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 		req->step = true;
 		return;
 	}
-	*wait = approach_run(&s->approach, left, WALK_PASSES * s->spacing, s->caution, done);
+	*wait = approach_run(&s->approach, left, WALK_PASSES * s->spacing, s->caution, done, host_cpu_ns());
 	if (*wait == 0) {
 		/* User code is not counted, and cannot be stepped everywhere: wait for the kernel to come to
 		 * the landmark's instruction. */
@@ -266,7 +270,7 @@ static void check_by_clock(struct landmark_search *s, struct machine *m, enum la
 	uint64_t done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
 	struct kvm_regs regs = event_regs(&m->vcpu[0]);
 
-	approach_stopped(&s->approach, done);
+	approach_stopped(&s->approach, done, host_cpu_ns());
 	measure_walk(s, m, done);
 	if (done > s->e->landmark.clock)
 		*verdict = LANDMARK_PASSED;

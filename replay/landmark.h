@@ -54,6 +54,7 @@ enum landmark_verdict {
 	LANDMARK_LOST,    /* searched for too long */
 };
 
+void landmark_init(struct landmark_search *s, const struct machine *m);
 /* The guest stands at a boundary: counts are taken from here. */
 void landmark_base(struct landmark_search *s, const struct machine *m);
 /* e stays the caller's. at_boundary: as landmark_base; else the guest stands after an earlier landmark of the

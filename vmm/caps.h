@@ -65,6 +65,7 @@ struct host_caps {
 	bool has_stats_fd;    /* KVM_GET_STATS_FD of the vCPU */
 	bool emul_clock;      /* insn_emulation counts every CPL0 instruction, also under kicks */
 	bool emul_clock_cpl3; /* and those at CPL3 */
+	uint32_t ns_count;    /* least CPU time for an instruction that it counts, of a loop of the simplest; 0: no clock */
 	bool pmu;	      /* perf_event_open can count guest branches (full) */
 
 	/* Stepping and breakpoints; [0] at CPL0, [1] at CPL3 ([1]: full). */

@@ -43,21 +43,25 @@ static bool emulation_failed(const struct probe_guest *g, int exit)
 /* --- Clocks --- */
 
 /* By how much the 64-bit counter at `at` of the file grows between two exits with a loop between
- * them. */
+ * them, and what CPU time that takes. */
 static bool measure_loop(struct probe_guest *g, int fd, int64_t at, const struct probe_start *how,
-			 uint32_t turns, uint64_t *grown)
+			 uint32_t turns, uint64_t *grown, uint64_t *ns)
 {
 	struct snippet code = {0};
 	struct kvm_regs regs;
-	uint64_t before, after;
+	uint64_t before, after, began;
+	bool done;
 
 	snippet_put_done(&code);
 	snippet_put_loop(&code, turns);
 	snippet_put_done(&code);
 	if (!probe_start(g, &code, how) || !probe_run_done(g, &regs) ||
-	    pread(fd, &before, sizeof(before), at) != (ssize_t)sizeof(before) ||
-	    !probe_run_done(g, &regs) ||
-	    pread(fd, &after, sizeof(after), at) != (ssize_t)sizeof(after))
+	    pread(fd, &before, sizeof(before), at) != (ssize_t)sizeof(before))
+		return false;
+	began = probe_cpu_ns();
+	done = probe_run_done(g, &regs);
+	*ns = probe_cpu_ns() - began;
+	if (!done || pread(fd, &after, sizeof(after), at) != (ssize_t)sizeof(after))
 		return false;
 	*grown = after - before;
 	return true;
@@ -67,9 +71,9 @@ static bool measure_loop(struct probe_guest *g, int fd, int64_t at, const struct
 static bool counts_exactly(struct probe_guest *g, int fd, int64_t at, const struct probe_start *how,
 			   uint32_t turns)
 {
-	uint64_t grown;
+	uint64_t grown, ns;
 
-	return measure_loop(g, fd, at, how, turns, &grown) &&
+	return measure_loop(g, fd, at, how, turns, &grown, &ns) &&
 	       grown == snippet_loop_length(turns) + 1;
 }
 
@@ -88,6 +92,18 @@ static bool counts_exactly_kicked(struct probe_guest *g, int fd, int64_t at, uns
 	return false;
 }
 
+/* What an instruction costs at least: the fastest of some loops, since only others' work makes one slower. */
+static uint32_t least_ns(struct probe_guest *g, int fd, int64_t at)
+{
+	const struct probe_start kernel = at_level(0);
+	uint64_t least = UINT64_MAX, grown, ns;
+
+	for (int i = 0; i < 3; i++)
+		if (measure_loop(g, fd, at, &kernel, 500, &grown, &ns) && grown && ns / grown < least)
+			least = ns / grown;
+	return least == UINT64_MAX || !least ? 1 : (uint32_t)least;
+}
+
 void probe_clock(struct probe_guest *g, struct host_caps *caps, bool full)
 {
 	const struct probe_start kernel = at_level(0), user = at_level(3);
@@ -103,6 +119,7 @@ void probe_clock(struct probe_guest *g, struct host_caps *caps, bool full)
 	if (at >= 0 && counts_exactly(g, fd, at, &kernel, full ? 10000 : 500) &&
 	    counts_exactly_kicked(g, fd, at, 0, full ? 20000 : 2000)) {
 		caps->emul_clock = true;
+		caps->ns_count = least_ns(g, fd, at);
 		caps->emul_clock_cpl3 = counts_exactly(g, fd, at, &user, 500) &&
 					counts_exactly_kicked(g, fd, at, 3, 2000);
 	}
@@ -120,13 +137,13 @@ void probe_pmu(struct probe_guest *g, struct host_caps *caps)
 		.pinned = 1,
 		.exclude_host = 1,
 	};
-	uint64_t grown;
+	uint64_t grown, ns;
 	int fd = (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
 
 	if (fd < 0)
 		return;
 	/* One taken or not taken branch a turn; entering the guest may count as a few more. */
-	caps->pmu = measure_loop(g, fd, 0, &how, turns, &grown) && grown >= turns &&
+	caps->pmu = measure_loop(g, fd, 0, &how, turns, &grown, &ns) && grown >= turns &&
 		    grown <= turns + slack;
 	close(fd);
 }

@@ -135,6 +135,7 @@ static void test_capabilities_hang_together(void **state)
 	assert_true(strlen(c.kernel) > 0 && strlen(c.cpu) > 0);
 	assert_true(!c.emul_clock || c.has_stats_fd);
 	assert_true(!c.emul_clock_cpl3 || c.emul_clock);
+	assert_int_equal(c.ns_count > 0, c.emul_clock);
 	assert_true(!c.hw_breakpoint_rehits || c.hw_breakpoint[0]);
 	assert_true(!c.step_leaks_tf || c.step[0]);
 	assert_true(!c.in_sync_eax_lost || c.sync_regs);
