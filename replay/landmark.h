@@ -54,6 +54,7 @@ enum landmark_verdict {
 	LANDMARK_LOST,    /* searched for too long */
 };
 
+/* Before the first search on m. */
 void landmark_init(struct landmark_search *s, const struct machine *m);
 /* The guest stands at a boundary: counts are taken from here. */
 void landmark_base(struct landmark_search *s, const struct machine *m);
