@@ -12,9 +12,10 @@
 /* Less than this to go before the margin is not worth a kick, which costs about as much as a few steps; nor is less than
  * kicks are late by: most of such a run would be coming and going. */
 #define RUN_MIN_NS 20000.0
-void approach_init(struct approach *a, double part, double ns_per_count)
+
+void approach_init(struct approach *a, double part, double ns_per_count, uint64_t (*now)(void))
 {
-	*a = (struct approach){.part = part, .ns_per_count = ns_per_count};
+	*a = (struct approach){.part = part, .ns_per_count = ns_per_count, .now = now};
 }
 
 void approach_begin(struct approach *a)
@@ -24,7 +25,7 @@ void approach_begin(struct approach *a)
 	a->wait = 0;
 }
 
-uint64_t approach_run(struct approach *a, uint64_t left, double least_left, double caution, uint64_t count, uint64_t now_ns)
+uint64_t approach_run(struct approach *a, uint64_t left, double least_left, double caution, uint64_t count)
 {
 	double ns = a->ns_per_count / caution;
 	double margin = (a->late > LATE_MIN ? a->late : LATE_MIN) * LATE_SAFETY * caution;
@@ -37,19 +38,19 @@ uint64_t approach_run(struct approach *a, uint64_t left, double least_left, doub
 	if (caution >= APPROACH_CAUTION_MAX || run < RUN_MIN_NS || run < a->late)
 		return 0;
 	a->wait = run;
-	a->from_ns = now_ns;
+	a->from_ns = a->now();
 	a->from_count = count;
 	return (uint64_t)run;
 }
 
-void approach_stopped(struct approach *a, uint64_t count, uint64_t now_ns)
+void approach_stopped(struct approach *a, uint64_t count)
 {
 	uint64_t counts = count - a->from_count;
 	double took, ns;
 
 	if (a->wait <= 0)
 		return;
-	took = (double)(now_ns - a->from_ns);
+	took = (double)(a->now() - a->from_ns);
 	a->late *= LATE_DECAY;
 	if (took - a->wait > a->late)
 		a->late = took - a->wait;

@@ -25,17 +25,18 @@ struct approach {
 	double late;         /* ns by which kicks have lately come late */
 	double wait;         /* of the run under way; 0: none */
 	uint64_t from_ns, from_count;
+	uint64_t (*now)(void); /* ns */
 };
 
-/* ns_per_count: no count takes less on this host (host_caps.ns_count), for want of anything seen. */
-void approach_init(struct approach *a, double part, double ns_per_count);
+/* ns_per_count: no count takes less on this host (host_caps.ns_count), for want of anything seen. now: ns, as
+ * host_cpu_ns: while this thread waits for a CPU, the guest stands still as well. */
+void approach_init(struct approach *a, double part, double ns_per_count, uint64_t (*now)(void));
 /* For another count; what was learnt on the way to earlier ones is kept. */
 void approach_begin(struct approach *a);
 /* ns until a kick is wanted when `left` counts are to go; 0: so near that the rest is to be walked or stepped, as are the
- * last least_left counts. caution: factor on the margin and on the pace. Begins a run at `count`, at now_ns of
- * host_cpu_ns: while this thread waits for a CPU, the guest stands still as well. */
-uint64_t approach_run(struct approach *a, uint64_t left, double least_left, double caution, uint64_t count, uint64_t now_ns);
+ * last least_left counts. caution: factor on the margin and on the pace. Begins a run at `count`, as of now. */
+uint64_t approach_run(struct approach *a, uint64_t left, double least_left, double caution, uint64_t count);
 /* The guest stopped at `count`: learn from the run, if there was one. */
-void approach_stopped(struct approach *a, uint64_t count, uint64_t now_ns);
+void approach_stopped(struct approach *a, uint64_t count);
 
 #endif

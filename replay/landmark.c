@@ -35,7 +35,7 @@
 void landmark_init(struct landmark_search *s, const struct machine *m)
 {
 	*s = (struct landmark_search){.caution = 1};
-	approach_init(&s->approach, APPROACH_LANDMARK, m->caps.ns_count);
+	approach_init(&s->approach, APPROACH_LANDMARK, m->caps.ns_count, host_cpu_ns);
 }
 
 void landmark_base(struct landmark_search *s, const struct machine *m)
@@ -189,7 +189,7 @@ void landmark_plan(struct landmark_search *s, struct machine *m, struct vcpu_req
 		req->step = true;
 		return;
 	}
-	*wait = approach_run(&s->approach, left, WALK_PASSES * s->spacing, s->caution, done, host_cpu_ns());
+	*wait = approach_run(&s->approach, left, WALK_PASSES * s->spacing, s->caution, done);
 	if (*wait == 0) {
 		/* User code is not counted, and cannot be stepped everywhere: wait for the kernel to come to
 		 * the landmark's instruction. */
@@ -270,7 +270,7 @@ static void check_by_clock(struct landmark_search *s, struct machine *m, enum la
 	uint64_t done = vcpu_clock(&m->vcpu[0]) - s->clock_base;
 	struct kvm_regs regs = event_regs(&m->vcpu[0]);
 
-	approach_stopped(&s->approach, done, host_cpu_ns());
+	approach_stopped(&s->approach, done);
 	measure_walk(s, m, done);
 	if (done > s->e->landmark.clock)
 		*verdict = LANDMARK_PASSED;

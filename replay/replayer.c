@@ -341,7 +341,7 @@ static void plan_target(struct replayer *r, struct machine *m, struct vcpu_reque
 		    r->o.target.steps > here;
 
 	if (free)
-		run = approach_run(&r->approach, r->o.target.steps - here, 0, r->search.caution, here, host_cpu_ns());
+		run = approach_run(&r->approach, r->o.target.steps - here, 0, r->search.caution, here);
 	if (!run) {
 		req->step = true;
 		req->window = false;
@@ -427,7 +427,7 @@ static int check_target(struct replayer *r, struct machine *m, enum vcpu_stop st
 	int cpl;
 
 	here = steps_here(r);
-	approach_stopped(&r->approach, here, host_cpu_ns());
+	approach_stopped(&r->approach, here);
 	if (here < r->o.target.steps)
 		return 0;
 	cpl = stepped ? 0 : vcpu_cpl(&m->vcpu[0], err);
@@ -495,7 +495,7 @@ int replayer_create(struct replayer **out, struct machine *m, struct replay_file
 	r->f = f;
 	r->o = *options;
 	landmark_init(&r->search, m);
-	approach_init(&r->approach, APPROACH_TARGET, m->caps.ns_count);
+	approach_init(&r->approach, APPROACH_TARGET, m->caps.ns_count, host_cpu_ns);
 	r->base = vcpu_progress(&m->vcpu[0]);
 	/* With a snapshot the run begins as if behind a boundary, wherever that was. */
 	r->at_boundary = m->started;

@@ -30,8 +30,14 @@ struct guest {
 	struct stretch stretch[STRETCHES_MAX]; /* the last goes on for ever */
 	double late_ns;			       /* kicks come late by up to this */
 	uint64_t random;
-	double at_ns; /* of its own time */
 };
+
+static double at_ns; /* the guest's time */
+
+static uint64_t now(void)
+{
+	return (uint64_t)at_ns;
+}
 
 static double pace_at(const struct guest *g, uint64_t count)
 {
@@ -49,10 +55,10 @@ static double pace_at(const struct guest *g, uint64_t count)
 /* From `count` for so long; kicks come between instructions. */
 static uint64_t run(struct guest *g, uint64_t count, double ns)
 {
-	double end = g->at_ns + ns + (double)random_below(&g->random, (uint64_t)g->late_ns + 1);
+	double end = at_ns + ns + (double)random_below(&g->random, (uint64_t)g->late_ns + 1);
 
-	while (g->at_ns < end)
-		g->at_ns += pace_at(g, count++);
+	while (at_ns < end)
+		at_ns += pace_at(g, count++);
 	return count;
 }
 
@@ -69,15 +75,15 @@ static struct way go(struct guest *g, struct approach *a, uint64_t to, double ca
 
 	approach_begin(a);
 	while (at < to) {
-		uint64_t wait = approach_run(a, to - at, 0, caution, at, (uint64_t)g->at_ns);
+		uint64_t wait = approach_run(a, to - at, 0, caution, at);
 
 		w.stops++;
 		if (wait) {
 			w.runs++;
 			at = run(g, at, (double)wait);
-			approach_stopped(a, at, (uint64_t)g->at_ns);
+			approach_stopped(a, at);
 		} else {
-			g->at_ns += pace_at(g, at++) + STOP_NS;
+			at_ns += pace_at(g, at++) + STOP_NS;
 		}
 	}
 	w.passed = at > to;
@@ -88,7 +94,7 @@ static struct approach begin(void)
 {
 	struct approach a;
 
-	approach_init(&a, APPROACH_LANDMARK, FASTEST);
+	approach_init(&a, APPROACH_LANDMARK, FASTEST, now);
 	return a;
 }
 
@@ -151,7 +157,7 @@ static void test_too_slow_a_probe(void **state)
 		struct guest g = {.stretch = {{1, FASTEST}}, .late_ns = 20000};
 		struct approach a;
 
-		approach_init(&a, APPROACH_LANDMARK, FASTEST * 20);
+		approach_init(&a, APPROACH_LANDMARK, FASTEST * 20, now);
 		if (!go(&g, &a, 10000000, caution).passed)
 			break;
 	}
@@ -192,8 +198,8 @@ static void test_no_run_at_the_end_of_caution(void **state)
 	struct approach a = begin();
 
 	(void)state;
-	assert_true(approach_run(&a, 1ull << 40, 0, APPROACH_CAUTION_MAX / CAUTION_GROWTH, 0, 0) > 0);
-	assert_int_equal(approach_run(&a, 1ull << 40, 0, APPROACH_CAUTION_MAX, 0, 0), 0);
+	assert_true(approach_run(&a, 1ull << 40, 0, APPROACH_CAUTION_MAX / CAUTION_GROWTH, 0) > 0);
+	assert_int_equal(approach_run(&a, 1ull << 40, 0, APPROACH_CAUTION_MAX, 0), 0);
 }
 
 int main(void)
